@@ -1,0 +1,3 @@
+//! brig-runtime-cli
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! brig
+
+fn main() {}
