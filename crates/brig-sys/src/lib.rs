@@ -1,1 +1,24 @@
-//! brig-sys
+//! The kernel's doors, typed: what rustix lacks, or what brig needs in one piece. The only crate with `unsafe`.
+//!
+//! Nothing here decides anything: a function does one job of the kernel, returns what the kernel said, and names its
+//! manual page. Everything that rustix already offers safely is used from there by the other crates.
+
+pub mod bpf;
+pub mod clone;
+pub mod exec;
+pub mod fds;
+pub mod interface;
+pub mod keyring;
+pub mod memory;
+pub mod mounts;
+pub mod process;
+pub mod root;
+pub mod seccomp;
+pub mod signals;
+
+pub use std::io::{Error, Result};
+
+/// Turns a system call's return value into a result.
+pub(crate) fn check(value: libc::c_long) -> Result<libc::c_long> {
+    if value < 0 { Err(Error::last_os_error()) } else { Ok(value) }
+}
