@@ -1,1 +1,19 @@
-//! brig-engine
+//! The use cases: images, containers, volumes, networks, recovery. One verb a file, synchronous, without output.
+//!
+//! Every front door (the command line today, an HTTP or gRPC service tomorrow) turns what it was asked into the types of
+//! [`config`] and calls the same verbs. Nothing here reads the environment: paths and limits come down in a
+//! [`config::Config`].
+//!
+//! ```text
+//!   config   what a container shall be          oci        ... as an OCI runtime specification (pure)
+//!   error    what went wrong, in 8 kinds        record     ... as it lies on disk
+//!   images   have it, or fetch it               containers create, start, stop, remove, list ...
+//!   volumes  networks  idpool  names            recovery   what a crash left behind
+//!   host     what this machine can do
+//! ```
+
+pub mod config;
+pub mod error;
+
+pub use config::Config;
+pub use error::{Error, Kind, Result};
