@@ -1,0 +1,177 @@
+//! The use cases: attach a namespace to a bridge, adopt an attachment, take it down, remove a bridge.
+
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::message::ACK;
+use crate::netlink::Socket;
+use crate::plan::{Bridge, Network};
+use crate::relay::Relay;
+use crate::{bridge, firewall, foreign, link, namespace, publish, sysctl};
+
+/// What must stay open as long as the container runs: the sockets of its published ports.
+pub struct Attachment {
+    reserved: Vec<OwnedFd>,
+    relay: Relay,
+}
+
+impl Attachment {
+    /// Gives the relay that the holder's poll loop has to serve; it may have nothing to do.
+    pub fn relay(&mut self) -> &mut Relay {
+        &mut self.relay
+    }
+
+    /// Counts the sockets that do nothing but hold their port.
+    pub fn reserved(&self) -> usize {
+        self.reserved.len()
+    }
+}
+
+/// Attaches a network namespace as the plan says, and undoes all of it when a step fails.
+///
+/// `state` is a directory where the former value of a changed setting is recorded (see [`restore_forwarding`]).
+/// The calling thread steps into `netns` and back.
+pub fn attach(plan: &Network, netns: BorrowedFd<'_>, state: &Path) -> Result<Attachment> {
+    plan.validate()?;
+    let (reserved, relay) = publish::bind_ports(plan)?;
+    if let Err(error) = connect(plan, netns, state) {
+        // The first error is the one to tell; what cannot be undone now is undone by `detach` later.
+        let _ = detach(plan);
+        return Err(error);
+    }
+    Ok(Attachment { reserved, relay })
+}
+
+fn connect(plan: &Network, netns: BorrowedFd<'_>, state: &Path) -> Result<()> {
+    let mut route = open_route()?;
+    let mut netfilter = open_netfilter()?;
+    let index = bridge::ensure(&mut route, &mut netfilter, &plan.bridge)?;
+    sysctl::ensure_forwarding(&plan.bridge, state)?;
+    create_pair(&mut route, plan, index, netns)?;
+    open_firewall(&mut netfilter, plan)?;
+    configure_inside(plan, netns)
+}
+
+/// Takes over the attachment of a container that runs already: its ports are bound and its rules made sure of.
+///
+/// For a monitor that replaces one that died, and after somebody flushed the firewall.
+pub fn adopt(plan: &Network, state: &Path) -> Result<Attachment> {
+    plan.validate()?;
+    let (reserved, relay) = publish::bind_ports(plan)?;
+    let mut netfilter = open_netfilter()?;
+    bridge::ensure(&mut open_route()?, &mut netfilter, &plan.bridge)?;
+    sysctl::ensure_forwarding(&plan.bridge, state)?;
+    open_firewall(&mut netfilter, plan)?;
+    Ok(Attachment { reserved, relay })
+}
+
+/// Takes an attachment down by its plan alone; what is gone already is fine, and so is a second call.
+///
+/// Close the [`Attachment`] after this, not before: its sockets keep others off the ports until the rules are gone.
+pub fn detach(plan: &Network) -> Result<()> {
+    let unpublished = if plan.ports.is_empty() { Ok(()) } else { firewall::unpublish(&mut open_netfilter()?, plan) };
+    let mut route = open_route()?;
+    let deleted = delete_pair(&mut route, plan);
+    unpublished.and(deleted)
+}
+
+/// Removes a bridge with its rules, here and in foreign tables; the table `inet brig` goes with the last bridge.
+pub fn remove_bridge(plan: &Bridge) -> Result<()> {
+    let mut netfilter = open_netfilter()?;
+    bridge::delete(&mut open_route()?, plan)?;
+    firewall::forget(&mut netfilter, plan)?;
+    foreign::remove(&mut netfilter, Some(&plan.name))
+}
+
+/// Puts back the forwarding settings that `attach` changed and recorded in `state`; for when the last network goes.
+pub fn restore_forwarding(state: &Path) -> Result<()> {
+    sysctl::restore_forwarding(state)
+}
+
+pub(crate) fn open_route() -> Result<Socket> {
+    Socket::route().map_err(|errno| Error::kernel("open socket", "rtnetlink", errno))
+}
+
+pub(crate) fn open_netfilter() -> Result<Socket> {
+    Socket::netfilter().map_err(|errno| Error::kernel("open socket", "nfnetlink", errno))
+}
+
+fn open_firewall(netfilter: &mut Socket, plan: &Network) -> Result<()> {
+    if !plan.ports.is_empty() {
+        firewall::publish(netfilter, plan)?;
+    } else if !firewall::stands(netfilter, &plan.bridge)? {
+        firewall::ensure(netfilter, &plan.bridge)?;
+    }
+    if plan.ports.iter().any(crate::plan::Port::on_loopback4) {
+        bridge::allow_loopback(&plan.bridge)?;
+    }
+    foreign::accept(netfilter, &plan.bridge)
+}
+
+/// Creates the veth pair; a leftover of the same name gives way. `bridge` 0: on no bridge.
+pub(crate) fn create_pair(route: &mut Socket, plan: &Network, bridge: u32, netns: BorrowedFd<'_>) -> Result<()> {
+    let failed = |errno| Error::kernel("create veth pair", &plan.host_interface, errno);
+    let mut batch = route.batch();
+    link::create_veth(&mut batch, plan, bridge, netns);
+    match route.expect(&batch) {
+        Err(Errno::EXIST) => {
+            // Left by an earlier run of the same container.
+            delete_pair(route, plan)?;
+            let mut batch = route.batch();
+            link::create_veth(&mut batch, plan, bridge, netns);
+            route.expect(&batch).map_err(failed)
+        }
+        other => other.map_err(failed),
+    }
+}
+
+fn delete_pair(route: &mut Socket, plan: &Network) -> Result<()> {
+    let mut batch = route.batch();
+    link::delete(&mut batch, &plan.host_interface);
+    match route.expect(&batch) {
+        Ok(()) | Err(Errno::NODEV) => Ok(()),
+        Err(errno) => Err(Error::kernel("delete link", &plan.host_interface, errno)),
+    }
+}
+
+fn configure_inside(plan: &Network, netns: BorrowedFd<'_>) -> Result<()> {
+    let mut inner = namespace::inside(netns, || {
+        let key = |name: &str| format!("ipv6/conf/{}/{name}", plan.interface);
+        match plan.address6 {
+            Some(_) => sysctl::set_if_present(&key("accept_ra"), "0")?,
+            None => sysctl::set_if_present(&key("disable_ipv6"), "1")?,
+        }
+        open_route()
+    })?;
+    let failed = |operation, errno| Error::kernel(operation, &plan.interface, errno);
+    let index = rustix::net::netdevice::name_to_index(&inner, &plan.interface)
+        .map_err(|errno| failed("look up interface", errno))?;
+    let mut batch = inner.batch();
+    let mut steps = Vec::with_capacity(6);
+    link::up(&mut batch, link::LOOPBACK, 0);
+    steps.push("bring up loopback beside");
+    link::address4(&mut batch, index, plan.address, plan.bridge.prefix, 0);
+    steps.push("give an address to");
+    if let (Some(address), Some(gateway6)) = (plan.address6, plan.bridge.gateway6) {
+        link::address6(&mut batch, index, address, gateway6.prefix, 0);
+        steps.push("give an IPv6 address to");
+    }
+    link::up(&mut batch, index, 0);
+    steps.push("bring up");
+    if let (Some(_), Some(gateway6)) = (plan.address6, plan.bridge.gateway6) {
+        link::default_route(&mut batch, index, IpAddr::V6(gateway6.address), 0);
+        steps.push("set the IPv6 default route by");
+    }
+    link::default_route(&mut batch, index, IpAddr::V4(plan.bridge.gateway), ACK);
+    steps.push("set the default route by");
+    let refusals = inner.exchange(&batch, |_, _| {}).map_err(|errno| failed("configure", errno))?;
+    match refusals.first() {
+        Some(refusal) => Err(failed(steps[refusal.index as usize], refusal.errno)),
+        None => Ok(()),
+    }
+}

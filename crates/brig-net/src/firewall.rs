@@ -1,0 +1,408 @@
+//! The table `inet brig`: constant rules over sets, so that the work per container is a few elements.
+//!
+//! ```text
+//!   sets   bridges, masqueraded: interface name        hairpins: interface name . interface name
+//!   maps   ports4, ports6: address . protocol . port -> address . port      (published on one address)
+//!          anywhere4, anywhere6: protocol . port -> address . port          (published on every address)
+//!
+//!   guard   prerouting -300   127.0.0.0/8 from or to anything but lo: drop (CVE-2020-8558)
+//!                             from a bridge with a source that is not routed there: drop
+//!   inward  prerouting -100   published: dnat
+//!   local   output     -100   published: dnat, for the host itself
+//!   forward forward    0      to a bridge: established, same bridge, or dnat; all else drop
+//!   outward postrouting 100   from a masqueraded bridge to elsewhere, back into the same bridge by dnat,
+//!                             from 127.0.0.0/8 to a bridge: masquerade
+//! ```
+//!
+//! Nobody creates the table beforehand. Elements are added first; when the kernel answers that there is no such table,
+//! table and elements are written in one transaction that fails if somebody else was quicker, and then the elements go
+//! into theirs. So processes that start at the same time, and a `nft flush ruleset` in between, need no lock.
+
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::message::{ACK, Batch};
+use crate::netlink::Socket;
+use crate::nftables::{
+    ACCEPT, CT_STATE, CT_STATUS, DELETE_TABLE, DROP, Element, FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, FIB_DADDR,
+    FIB_IIF, FIB_OIF, FIB_SADDR, FIB_TYPE, Field, GET_GENERATION, Hook, META_IIFNAME, META_L4PROTO, META_NFPROTO,
+    META_OIFNAME, Place, REG32, Slice, conntrack, destination, differ, element_data, equal, generation, header, map,
+    mask, masquerade, member, meta, new_chain, new_rule, new_set, new_table, payload, route, transaction, verdict,
+};
+use crate::plan::{Bridge, Network};
+
+/// The name of our table.
+pub(crate) const TABLE: &str = "brig";
+
+const ATTEMPTS: usize = 8;
+const BRIDGES: &str = "bridges";
+const MASQUERADED: &str = "masqueraded";
+const HAIRPINS: &str = "hairpins";
+
+const SOURCE4_NET: Slice = Slice(1, 12, 1);
+const DESTINATION4_NET: Slice = Slice(1, 16, 1);
+const DESTINATION4: Slice = Slice(1, 16, 4);
+const DESTINATION6: Slice = Slice(1, 24, 16);
+const DESTINATION_PORT: Slice = Slice(2, 2, 2);
+
+const ESTABLISHED_OR_RELATED: u32 = 0x2 | 0x4;
+const STATUS_DNAT: u32 = 0x20;
+const ROUTE_LOCAL: u32 = 2;
+
+/// Makes sure that the table stands and knows the bridge.
+pub(crate) fn ensure(socket: &mut Socket, bridge: &Bridge) -> Result<()> {
+    add(socket, &bridge_elements(bridge)).map_err(|errno| refused("add to table", errno))
+}
+
+/// Tells whether the table stands and knows the bridge, by one cheap question.
+pub(crate) fn stands(socket: &mut Socket, bridge: &Bridge) -> Result<bool> {
+    let elements = &bridge_elements(bridge)[..1];
+    let (_, found) = query(socket, elements).map_err(|errno| refused("read table", errno))?;
+    Ok(found[0].is_some())
+}
+
+/// Publishes the plan's ports; makes sure of table and bridge on the way.
+///
+/// An element that another container left behind is replaced: whoever calls holds the port's socket.
+pub(crate) fn publish(socket: &mut Socket, plan: &Network) -> Result<()> {
+    let ports = port_elements(plan);
+    let mut elements = bridge_elements(&plan.bridge);
+    elements.extend_from_slice(&ports);
+    let result = match add(socket, &elements) {
+        Err(Errno::EXIST | Errno::BUSY) => replace(socket, &ports).and_then(|()| add(socket, &elements)),
+        other => other,
+    };
+    result.map_err(|errno| refused("publish ports in table", errno))
+}
+
+/// Takes the plan's ports back; those that lead elsewhere by now, or are gone, stay as they are.
+pub(crate) fn unpublish(socket: &mut Socket, plan: &Network) -> Result<()> {
+    let elements = port_elements(plan);
+    if elements.is_empty() {
+        return Ok(());
+    }
+    delete_where(socket, &elements, |element, data| element.data.as_deref() == Some(data))
+        .map_err(|errno| refused("unpublish ports in table", errno))
+}
+
+/// Forgets a bridge, and deletes the table with the last one.
+pub(crate) fn forget(socket: &mut Socket, bridge: &Bridge) -> Result<()> {
+    delete_where(socket, &bridge_elements(bridge), |_, _| true)
+        .map_err(|errno| refused("forget bridge in table", errno))?;
+    for _ in 0..ATTEMPTS {
+        let (generation, rest) = members(socket).map_err(|errno| refused("read table", errno))?;
+        if rest != Some(0) {
+            return Ok(());
+        }
+        let deleted = transaction(socket, generation, |batch| {
+            batch.message(DELETE_TABLE, ACK, &header(FAMILY_INET), |batch| batch.text(1, TABLE));
+        })
+        .map(|refusals| refusals.first().map(|refusal| refusal.errno))
+        .map_err(|errno| refused("delete table", errno))?;
+        match deleted {
+            None | Some(Errno::NOENT) => return Ok(()),
+            Some(Errno::RESTART) => {}
+            Some(errno) => return Err(refused("delete table", errno)),
+        }
+    }
+    Err(refused("delete table", Errno::RESTART))
+}
+
+fn refused(operation: &'static str, errno: Errno) -> Error {
+    Error::kernel(operation, format!("inet {TABLE}"), errno)
+}
+
+/// Adds elements, creating the table when it is missing.
+fn add(socket: &mut Socket, elements: &[Element]) -> std::result::Result<(), Errno> {
+    for _ in 0..ATTEMPTS {
+        let refusals = transaction(socket, None, |batch| add_all(batch, elements))?;
+        match refusals.first() {
+            None => return Ok(()),
+            Some(refusal) if refusal.errno == Errno::NOENT => {}
+            Some(refusal) => return Err(refusal.errno),
+        }
+        let refusals = transaction(socket, None, |batch| {
+            create(batch);
+            add_all(batch, elements);
+        })?;
+        match refusals.first() {
+            None => return Ok(()),
+            Some(refusal) if refusal.errno == Errno::EXIST => {}
+            Some(refusal) => return Err(refusal.errno),
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+fn add_all(batch: &mut Batch, elements: &[Element]) {
+    for element in elements {
+        element.add(batch, TABLE);
+    }
+}
+
+/// Deletes the elements whose key leads elsewhere.
+fn replace(socket: &mut Socket, elements: &[Element]) -> std::result::Result<(), Errno> {
+    delete_where(socket, elements, |element, data| element.data.as_deref() != Some(data))
+}
+
+/// Deletes those elements that exist and that `chosen` picks by their present value.
+fn delete_where(
+    socket: &mut Socket,
+    elements: &[Element],
+    chosen: impl Fn(&Element, &[u8]) -> bool,
+) -> std::result::Result<(), Errno> {
+    for _ in 0..ATTEMPTS {
+        let (generation, found) = query(socket, elements)?;
+        let doomed: Vec<&Element> = elements
+            .iter()
+            .zip(&found)
+            .filter(|(element, data)| data.as_ref().is_some_and(|data| chosen(element, data)))
+            .map(|(element, _)| element)
+            .collect();
+        if doomed.is_empty() {
+            return Ok(());
+        }
+        let refusals = transaction(socket, generation, |batch| {
+            for element in &doomed {
+                element.delete(batch, TABLE);
+            }
+        })?;
+        match refusals.first() {
+            None => return Ok(()),
+            Some(refusal) if refusal.errno == Errno::RESTART => {}
+            Some(refusal) => return Err(refusal.errno),
+        }
+    }
+    Err(Errno::RESTART)
+}
+
+/// The ruleset's generation, and the present value of each element asked for.
+type Found = (Option<u32>, Vec<Option<Vec<u8>>>);
+
+fn query(socket: &mut Socket, elements: &[Element]) -> std::result::Result<Found, Errno> {
+    let mut batch = socket.batch();
+    batch.message(GET_GENERATION, 0, &header(0), |_| {});
+    for element in elements {
+        element.get(&mut batch, TABLE);
+    }
+    let mut number = None;
+    let mut found = vec![None; elements.len()];
+    let refusals = socket.exchange(&batch, |index, message| {
+        if index == 0 {
+            number = generation(&message);
+        } else if let Some(place) = found.get_mut(index as usize - 1) {
+            *place = element_data(&message);
+        }
+    })?;
+    match refusals.iter().find(|refusal| refusal.errno != Errno::NOENT) {
+        Some(refusal) => Err(refusal.errno),
+        None => Ok((number, found)),
+    }
+}
+
+/// Gives the ruleset's generation and the number of bridges that the table knows; `None` without a table.
+fn members(socket: &mut Socket) -> std::result::Result<(Option<u32>, Option<usize>), Errno> {
+    let mut batch = socket.batch();
+    batch.message(GET_GENERATION, 0, &header(0), |_| {});
+    batch.message(crate::nftables::GET_ELEMENT, crate::message::DUMP, &header(FAMILY_INET), |batch| {
+        batch.text(1, TABLE);
+        batch.text(2, BRIDGES);
+    });
+    let mut number = None;
+    let mut count = 0;
+    let refusals = socket.exchange(&batch, |index, message| {
+        if index == 0 {
+            number = generation(&message);
+        } else {
+            let list = message.attributes(crate::nftables::HEADER_LEN).find(|(kind, _)| *kind == 3);
+            count += list.map_or(0, |(_, list)| crate::message::attributes(list).count());
+        }
+    })?;
+    match refusals.first() {
+        Some(refusal) if refusal.errno == Errno::NOENT => Ok((number, None)),
+        Some(refusal) => Err(refusal.errno),
+        None => Ok((number, Some(count))),
+    }
+}
+
+fn padded_name(name: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    let len = name.len().min(15);
+    bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
+    bytes
+}
+
+fn bridge_elements(bridge: &Bridge) -> Vec<Element> {
+    let name = padded_name(&bridge.name);
+    let element = |set, key: Vec<u8>| Element { set, key, data: None, comment: String::new() };
+    let mut elements = vec![element(BRIDGES, name.to_vec()), element(HAIRPINS, [name, name].concat())];
+    if bridge.masquerade {
+        elements.push(element(MASQUERADED, name.to_vec()));
+    }
+    elements
+}
+
+fn port_elements(plan: &Network) -> Vec<Element> {
+    let mut elements = Vec::with_capacity(plan.ports.len());
+    let comment: String = plan.container.chars().take(12).collect();
+    for port in &plan.ports {
+        let mut push = |set, address: &[u8], target: &[u8]| {
+            let mut key = address.to_vec();
+            key.extend_from_slice(&[port.protocol.number(), 0, 0, 0]);
+            key.extend_from_slice(&port.host_port.to_be_bytes());
+            key.extend_from_slice(&[0, 0]);
+            let mut data = target.to_vec();
+            data.extend_from_slice(&port.container_port.to_be_bytes());
+            data.extend_from_slice(&[0, 0]);
+            elements.push(Element { set, key, data: Some(data), comment: comment.clone() });
+        };
+        match port.host_address4() {
+            Some(address) if address.is_unspecified() => push("anywhere4", &[], &plan.address.octets()),
+            Some(address) => push("ports4", &address.octets(), &plan.address.octets()),
+            None => {}
+        }
+        match (port.host_address6(), plan.address6) {
+            (Some(address), Some(target)) if address.is_unspecified() => push("anywhere6", &[], &target.octets()),
+            (Some(address), Some(target)) if !address.is_loopback() => {
+                push("ports6", &address.octets(), &target.octets());
+            }
+            _ => {}
+        }
+    }
+    elements
+}
+
+/// Appends the table with its chains, sets and rules.
+fn create(batch: &mut Batch) {
+    use Field::{Address4, Address6, Interface, Port, Protocol};
+    new_table(batch, TABLE);
+    let hooks = [
+        ("guard", Hook { kind: "filter", number: 0, priority: -300 }),
+        ("inward", Hook { kind: "nat", number: 0, priority: -100 }),
+        ("local", Hook { kind: "nat", number: 3, priority: -100 }),
+        ("forward", Hook { kind: "filter", number: 2, priority: 0 }),
+        ("outward", Hook { kind: "nat", number: 4, priority: 100 }),
+    ];
+    for (chain, hook) in &hooks {
+        new_chain(batch, TABLE, chain, hook);
+    }
+    new_set(batch, TABLE, 1, BRIDGES, &[Interface], &[]);
+    new_set(batch, TABLE, 2, MASQUERADED, &[Interface], &[]);
+    new_set(batch, TABLE, 3, HAIRPINS, &[Interface, Interface], &[]);
+    new_set(batch, TABLE, 4, "ports4", &[Address4, Protocol, Port], &[Address4, Port]);
+    new_set(batch, TABLE, 5, "anywhere4", &[Protocol, Port], &[Address4, Port]);
+    new_set(batch, TABLE, 6, "ports6", &[Address6, Protocol, Port], &[Address6, Port]);
+    new_set(batch, TABLE, 7, "anywhere6", &[Protocol, Port], &[Address6, Port]);
+    guard_rules(batch);
+    for chain in ["inward", "local"] {
+        published_rules(batch, chain);
+    }
+    forward_rules(batch);
+    outward_rules(batch);
+}
+
+fn rule(batch: &mut Batch, chain: &str, expressions: impl FnOnce(&mut Batch)) {
+    new_rule(batch, &Place { family: FAMILY_INET, table: TABLE, chain, at_head: false }, "", expressions);
+}
+
+fn only_family(batch: &mut Batch, family: u8) {
+    meta(batch, META_NFPROTO, REG32);
+    equal(batch, REG32, &[family]);
+}
+
+fn interface_in(batch: &mut Batch, key: u32, set: &str, wanted: bool) {
+    meta(batch, key, REG32);
+    member(batch, set, REG32, wanted);
+}
+
+fn guard_rules(batch: &mut Batch) {
+    for side in [DESTINATION4_NET, SOURCE4_NET] {
+        rule(batch, "guard", |batch| {
+            meta(batch, META_IIFNAME, REG32);
+            differ(batch, REG32, b"lo\0");
+            only_family(batch, FAMILY_IPV4);
+            payload(batch, side, REG32);
+            equal(batch, REG32, &[127]);
+            verdict(batch, DROP);
+        });
+    }
+    rule(batch, "guard", |batch| {
+        interface_in(batch, META_IIFNAME, BRIDGES, true);
+        only_family(batch, FAMILY_IPV4);
+        route(batch, FIB_OIF, FIB_SADDR | FIB_IIF, REG32);
+        equal(batch, REG32, &0_u32.to_ne_bytes());
+        verdict(batch, DROP);
+    });
+}
+
+fn published_rules(batch: &mut Batch, chain: &str) {
+    for (family, slice, registers, one, every) in
+        [(FAMILY_IPV4, DESTINATION4, 1, "ports4", "anywhere4"), (FAMILY_IPV6, DESTINATION6, 4, "ports6", "anywhere6")]
+    {
+        rule(batch, chain, |batch| {
+            only_family(batch, family);
+            payload(batch, slice, REG32);
+            meta(batch, META_L4PROTO, REG32 + registers);
+            payload(batch, DESTINATION_PORT, REG32 + registers + 1);
+            map(batch, one, REG32, REG32);
+            destination(batch, family, REG32, REG32 + registers);
+        });
+        rule(batch, chain, |batch| {
+            only_family(batch, family);
+            route(batch, FIB_TYPE, FIB_DADDR, REG32);
+            equal(batch, REG32, &ROUTE_LOCAL.to_ne_bytes());
+            meta(batch, META_L4PROTO, REG32);
+            payload(batch, DESTINATION_PORT, REG32 + 1);
+            map(batch, every, REG32, REG32);
+            destination(batch, family, REG32, REG32 + registers);
+        });
+    }
+}
+
+fn forward_rules(batch: &mut Batch) {
+    for (key, bits) in [(CT_STATE, ESTABLISHED_OR_RELATED), (CT_STATUS, STATUS_DNAT)] {
+        rule(batch, "forward", |batch| {
+            interface_in(batch, META_OIFNAME, BRIDGES, true);
+            conntrack(batch, key, REG32);
+            mask(batch, REG32, bits);
+            differ(batch, REG32, &0_u32.to_ne_bytes());
+            verdict(batch, ACCEPT);
+        });
+    }
+    rule(batch, "forward", |batch| {
+        both_interfaces_in_hairpins(batch);
+        verdict(batch, ACCEPT);
+    });
+    rule(batch, "forward", |batch| {
+        interface_in(batch, META_OIFNAME, BRIDGES, true);
+        verdict(batch, DROP);
+    });
+}
+
+fn both_interfaces_in_hairpins(batch: &mut Batch) {
+    meta(batch, META_IIFNAME, REG32);
+    meta(batch, META_OIFNAME, REG32 + 4);
+    member(batch, HAIRPINS, REG32, true);
+}
+
+fn outward_rules(batch: &mut Batch) {
+    rule(batch, "outward", |batch| {
+        interface_in(batch, META_IIFNAME, MASQUERADED, true);
+        interface_in(batch, META_OIFNAME, BRIDGES, false);
+        masquerade(batch);
+    });
+    rule(batch, "outward", |batch| {
+        both_interfaces_in_hairpins(batch);
+        conntrack(batch, CT_STATUS, REG32);
+        mask(batch, REG32, STATUS_DNAT);
+        differ(batch, REG32, &0_u32.to_ne_bytes());
+        masquerade(batch);
+    });
+    rule(batch, "outward", |batch| {
+        interface_in(batch, META_OIFNAME, BRIDGES, true);
+        only_family(batch, FAMILY_IPV4);
+        payload(batch, SOURCE4_NET, REG32);
+        equal(batch, REG32, &[127]);
+        masquerade(batch);
+    });
+}
