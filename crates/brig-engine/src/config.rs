@@ -10,7 +10,7 @@ pub mod mounts;
 
 pub use limits::{Resources, RestartPolicy, Throttle, Ulimit};
 pub use merge::ImageDefaults;
-pub use modes::{CgroupMode, IpcMode, NetworkMode, PidMode, Pull, SecurityOptions, Seccomp, UserMode, UtsMode};
+pub use modes::{CgroupMode, IpcMode, NetworkMode, PidMode, Pull, Seccomp, SecurityOptions, UserMode, UtsMode};
 pub use mounts::{MountConfig, MountKind};
 
 use serde::{Deserialize, Serialize};
@@ -235,8 +235,6 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
-    /// SCTP.
-    Sctp,
 }
 
 impl Protocol {
@@ -245,7 +243,6 @@ impl Protocol {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
-            Self::Sctp => "sctp",
         }
     }
 }
@@ -280,7 +277,12 @@ mod tests {
             network: NetworkMode::Container("web".into()),
             userns: UserMode::Auto,
             mounts: vec![MountConfig::tmpfs("/tmp")],
-            ports: vec![PortRequest { host_ip: None, host_port: Some(80), container_port: 8080, protocol: Protocol::Udp }],
+            ports: vec![PortRequest {
+                host_ip: None,
+                host_port: Some(80),
+                container_port: 8080,
+                protocol: Protocol::Udp,
+            }],
             ..ContainerConfig::default()
         };
         let text = serde_json::to_string(&config).unwrap();

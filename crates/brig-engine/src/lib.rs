@@ -14,6 +14,7 @@
 
 pub mod config;
 pub mod error;
+pub mod oci;
 
 pub use config::Config;
 pub use error::{Error, Kind, Result};

@@ -72,7 +72,8 @@ impl ContainerConfig {
         for volume in &image.volumes {
             let Some(path) = clean_absolute(Path::new(volume)) else { continue };
             if !self.mounts.iter().any(|m| m.destination == path) {
-                self.mounts.push(MountConfig::new(MountKind::Volume { name: None, no_copy: false, subpath: None }, path));
+                self.mounts
+                    .push(MountConfig::new(MountKind::Volume { name: None, no_copy: false, subpath: None }, path));
             }
         }
     }
@@ -154,7 +155,8 @@ mod tests {
         let mut config = ContainerConfig { entrypoint: Some(vec!["sh".into()]), ..ContainerConfig::default() };
         config.merge(&image());
         assert_eq!(config.argv(), ["sh"]);
-        let mut config = ContainerConfig { entrypoint: Some(Vec::new()), command: vec!["ls".into()], ..ContainerConfig::default() };
+        let mut config =
+            ContainerConfig { entrypoint: Some(Vec::new()), command: vec!["ls".into()], ..ContainerConfig::default() };
         config.merge(&image());
         assert_eq!(config.argv(), ["ls"]);
     }
