@@ -116,15 +116,20 @@ fn open_firewall(netfilter: &mut Socket, plan: &Network) -> Result<()> {
 /// Creates the veth pair; a leftover of the same name gives way. `bridge` 0: on no bridge.
 pub(crate) fn create_pair(route: &mut Socket, plan: &Network, bridge: u32, netns: BorrowedFd<'_>) -> Result<()> {
     let failed = |errno| Error::kernel("create veth pair", &plan.host_interface, errno);
-    let mut batch = route.batch();
-    link::create_veth(&mut batch, plan, bridge, netns);
-    match route.expect(&batch) {
+    let hairpin = bridge != 0 && !plan.ports.is_empty() && bridge::filters_frames();
+    let create = |route: &mut Socket| {
+        let mut batch = route.batch();
+        link::create_veth(&mut batch, plan, bridge, netns);
+        if hairpin {
+            link::hairpin(&mut batch, &plan.host_interface);
+        }
+        route.expect(&batch)
+    };
+    match create(route) {
         Err(Errno::EXIST) => {
             // Left by an earlier run of the same container.
             delete_pair(route, plan)?;
-            let mut batch = route.batch();
-            link::create_veth(&mut batch, plan, bridge, netns);
-            route.expect(&batch).map_err(failed)
+            create(route).map_err(failed)
         }
         other => other.map_err(failed),
     }

@@ -88,6 +88,14 @@ pub(crate) fn allow_loopback(bridge: &Bridge) -> Result<()> {
     if sysctl::get(&key)? == "1" { Ok(()) } else { sysctl::set(&key, "1") }
 }
 
+/// Tells whether the kernel shows bridged frames to the IP firewall (br_netfilter, which Docker turns on).
+///
+/// Address translation then happens inside the bridge, and a container that calls its own published port by the host's
+/// address is reached through the very port that the frame came by.
+pub(crate) fn filters_frames() -> bool {
+    sysctl::get("bridge/bridge-nf-call-iptables").is_ok_and(|value| value != "0")
+}
+
 /// Deletes the bridge; one that is gone already is fine.
 pub(crate) fn delete(route: &mut Socket, bridge: &Bridge) -> Result<()> {
     let mut batch = route.batch();

@@ -385,6 +385,12 @@ fn both_interfaces_in_hairpins(batch: &mut Batch) {
     member(batch, HAIRPINS, REG32, true);
 }
 
+fn translated(batch: &mut Batch) {
+    conntrack(batch, CT_STATUS, REG32);
+    mask(batch, REG32, STATUS_DNAT);
+    differ(batch, REG32, &0_u32.to_ne_bytes());
+}
+
 fn outward_rules(batch: &mut Batch) {
     rule(batch, "outward", |batch| {
         interface_in(batch, META_IIFNAME, MASQUERADED, true);
@@ -393,9 +399,17 @@ fn outward_rules(batch: &mut Batch) {
     });
     rule(batch, "outward", |batch| {
         both_interfaces_in_hairpins(batch);
-        conntrack(batch, CT_STATUS, REG32);
-        mask(batch, REG32, STATUS_DNAT);
-        differ(batch, REG32, &0_u32.to_ne_bytes());
+        translated(batch);
+        masquerade(batch);
+    });
+    // Where br_netfilter shows bridged frames to this hook, it does so without an input interface.
+    rule(batch, "outward", |batch| {
+        meta(batch, META_IIFNAME, REG32);
+        equal(batch, REG32, &[0; 16]);
+        interface_in(batch, META_OIFNAME, BRIDGES, true);
+        translated(batch);
+        route(batch, FIB_TYPE, FIB_SADDR, REG32);
+        differ(batch, REG32, &ROUTE_LOCAL.to_ne_bytes());
         masquerade(batch);
     });
     rule(batch, "outward", |batch| {

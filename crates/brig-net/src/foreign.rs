@@ -46,7 +46,9 @@ pub struct ForeignDrop {
 /// Lists the forward chains of other programs that would drop containers' traffic, in this network namespace.
 pub fn foreign_forward_drops() -> Result<Vec<ForeignDrop>> {
     let mut drops = list(&mut open_netfilter()?)?.1;
-    for (family, path) in [("ip", "/proc/net/ip_tables_names"), ("ip6", "/proc/net/ip6_tables_names")] {
+    for (family, path) in
+        [("ip", "/proc/thread-self/net/ip_tables_names"), ("ip6", "/proc/thread-self/net/ip6_tables_names")]
+    {
         // Absent where the kernel has no iptables-legacy, unreadable without privilege: nothing is known then.
         let names = fs::read_to_string(path).unwrap_or_default();
         if names.lines().any(|name| name == "filter") {

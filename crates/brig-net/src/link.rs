@@ -28,6 +28,9 @@ const LINK_TX_QUEUES: u16 = 31;
 const LINK_RX_QUEUES: u16 = 32;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
+const INFO_SLAVE_KIND: u16 = 4;
+const INFO_SLAVE_DATA: u16 = 5;
+const BRIDGE_PORT_HAIRPIN: u16 = 4;
 const VETH_PEER: u16 = 1;
 const SKIP_STATISTICS: u32 = 1 << 3;
 
@@ -132,6 +135,17 @@ pub(crate) fn create_veth(batch: &mut Batch, plan: &Network, bridge: u32, netns:
                     batch.number(LINK_NAMESPACE_FD, namespace);
                 });
             });
+        });
+    });
+}
+
+/// Lets the bridge send a frame back through the port that it came by.
+pub(crate) fn hairpin(batch: &mut Batch, name: &str) {
+    batch.message(NEW_LINK, ACK, &header(0, 0), |batch| {
+        batch.text(LINK_NAME, name);
+        batch.nest(LINK_INFO, |batch| {
+            batch.text(INFO_SLAVE_KIND, "bridge");
+            batch.nest(INFO_SLAVE_DATA, |batch| batch.attribute(BRIDGE_PORT_HAIRPIN, &[1]));
         });
     });
 }

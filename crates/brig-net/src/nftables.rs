@@ -249,6 +249,11 @@ pub(crate) fn new_set(batch: &mut Batch, table: &str, id: u32, set: &str, key: &
             batch.number_be(7, value_len);
         }
         batch.number_be(10, id);
+        if matches!(key, [Field::Interface]) {
+            // Tells `nft list` that the key is in the order of the machine, or it shows empty names.
+            let order = 1_u32.to_ne_bytes();
+            batch.attribute(13, &[[0, 4, order[0], order[1]], [order[2], order[3], 0, 0]].concat()[..6]);
+        }
     });
 }
 
