@@ -1,0 +1,198 @@
+//! Small things done to directories: make, replace atomically, lock with a bound, remove whole trees.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::observe::Observer;
+
+/// How deep [`remove_tree`] recurses before it moves what lies deeper to the top.
+const REMOVE_DEPTH: usize = 64;
+
+/// Makes a directory of mode 0700 and its parents, unless they are there.
+pub(crate) fn make_directory(path: &Path) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(Error::io("make directory", path.display()))
+}
+
+/// Opens a directory.
+pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Error::io("open directory", path.display()))
+}
+
+/// Returns sixteen random hexadecimal digits.
+pub(crate) fn random_name() -> String {
+    let mut bytes = [0_u8; 8];
+    // The pool is ready on any machine that runs containers; eight bytes are never a short read.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    format!("{:016x}", u64::from_ne_bytes(bytes))
+}
+
+/// Writes a file in one step: a temporary name in the same directory, fsync, rename, fsync of the directory.
+pub(crate) fn replace_file(directory: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let temporary = directory.join(format!(".{name}.{}", random_name()));
+    let written = (|| {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, directory.join(name))?;
+        File::open(directory)?.sync_all()
+    })();
+    written.map_err(|source| {
+        let _ = std::fs::remove_file(&temporary);
+        Error::Io { action: "write", object: directory.join(name).display().to_string(), source }
+    })
+}
+
+/// Reads a regular file of at most `limit` bytes; `None` if there is no such file.
+pub(crate) fn read_file(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+    let open = std::fs::OpenOptions::new().read(true).custom_flags(0o4000).open(path);
+    let file = match open {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(Error::io("open", path.display())(source)),
+    };
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", path.display()))?;
+    if bytes.len() as u64 > limit {
+        let reason = format!("it has more than {limit} bytes");
+        return Err(Error::Record { path: path.display().to_string(), reason });
+    }
+    Ok(Some(bytes))
+}
+
+/// Takes an exclusive lock on an open file, polling up to `wait`; false if the time is over.
+///
+/// `on_wait` is called once, when the first attempt finds the lock taken.
+pub(crate) fn lock_within(
+    fd: BorrowedFd<'_>,
+    wait: Duration,
+    observer: &dyn Observer,
+    on_wait: impl Fn(),
+) -> Result<bool> {
+    let start = Instant::now();
+    let mut waited = false;
+    loop {
+        match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            Err(error) => return Err(Error::io("lock", "a file of the store")(error)),
+        }
+        if observer.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        if start.elapsed() >= wait {
+            return Ok(false);
+        }
+        if !waited {
+            on_wait();
+            waited = true;
+        }
+        std::thread::sleep(Duration::from_millis(if start.elapsed() < Duration::from_millis(200) { 2 } else { 50 }));
+    }
+}
+
+/// Opens (or makes) a lock file and takes it, sure that the file still lies under its name afterwards.
+pub(crate) fn lock_file(path: &Path, wait: Duration, observer: &dyn Observer, on_wait: impl Fn()) -> Result<File> {
+    loop {
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(Error::io("open", path.display()))?;
+        if !lock_within(file.as_fd(), wait, observer, &on_wait)? {
+            return Err(Error::Busy(path.display().to_string()));
+        }
+        let held = file.metadata().map_err(Error::io("look at", path.display()))?;
+        match std::fs::symlink_metadata(path) {
+            Ok(named) if named.ino() == held.ino() && named.dev() == held.dev() => return Ok(file),
+            _ => {} // renamed or removed by the one who held it: once more
+        }
+    }
+}
+
+/// Removes what lies under `name`, of whatever kind; nothing there is fine.
+pub(crate) fn remove_any(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(error),
+    }
+    remove_tree(parent, name)
+}
+
+/// Removes a directory and all below it, with a bounded number of descriptors however deep it is.
+fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+    loop {
+        let mut moved = 0;
+        empty_directory(parent, name, parent, 0, &mut moved)?;
+        match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOTEMPTY) if moved > 0 => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Empties a directory; a subdirectory deeper than the bound is moved up into the top one, for the next round.
+fn empty_directory(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    top: BorrowedFd<'_>,
+    depth: usize,
+    moved: &mut u64,
+) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        result => result?,
+    };
+    let mut children = Vec::new();
+    for entry in Dir::read_from(&fd)? {
+        let entry = entry?;
+        let child = entry.file_name().to_bytes();
+        if child != b"." && child != b".." {
+            children.push((child.to_owned(), entry.file_type()));
+        }
+    }
+    let top = if depth == 0 { fd.as_fd() } else { top };
+    for (child, kind) in children {
+        if kind != FileType::Directory {
+            match rustix::fs::unlinkat(&fd, child.as_slice(), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => continue,
+                Err(Errno::ISDIR | Errno::PERM) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if depth >= REMOVE_DEPTH {
+            rustix::fs::renameat(&fd, child.as_slice(), top, format!(".up-{}", random_name()))?;
+            *moved += 1;
+            continue;
+        }
+        empty_directory(fd.as_fd(), &child, top, depth + 1, moved)?;
+        match rustix::fs::unlinkat(&fd, child.as_slice(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Makes renames and new names in a directory durable.
+pub(crate) fn sync_directory(path: &Path) -> Result<()> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(Error::io("flush", path.display()))
+}

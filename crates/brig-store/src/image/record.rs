@@ -1,0 +1,122 @@
+//! The record of one image on disk.
+
+use std::path::PathBuf;
+
+use brig_spec::digest::Digest;
+use brig_spec::image::Descriptor;
+use brig_spec::platform::Platform;
+use brig_spec::reference::Reference;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::{Store, disk};
+
+/// The format of image records that this program writes.
+pub(crate) const FORMAT: u32 = 1;
+const RECORD_MAX: u64 = 4 << 20;
+
+/// Metadata of an image's root directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootMetadata {
+    /// Permission bits.
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+impl Default for RootMetadata {
+    fn default() -> Self {
+        Self { mode: 0o755, uid: 0, gid: 0 }
+    }
+}
+
+/// One layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// The name of its directory below `layers`.
+    pub name: String,
+    /// The digest of its uncompressed tar.
+    pub diff_id: Digest,
+    /// Its blob as it was received.
+    pub blob: Descriptor,
+    /// Its unpacked size in bytes.
+    pub size: u64,
+}
+
+/// What `images/<hex>.json` holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ImageRecord {
+    pub(crate) format: u32,
+    pub(crate) id: Digest,
+    pub(crate) manifest: Digest,
+    pub(crate) manifest_type: Option<String>,
+    pub(crate) manifest_size: u64,
+    pub(crate) config_size: u64,
+    pub(crate) origins: Vec<Reference>,
+    pub(crate) created: Option<String>,
+    pub(crate) added: u64,
+    pub(crate) platform: Platform,
+    pub(crate) size: u64,
+    pub(crate) root: RootMetadata,
+    pub(crate) layers: Vec<LayerRecord>,
+}
+
+impl Store {
+    pub(crate) fn images_path(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    /// Reads an image's record; `None` if there is no such image.
+    pub(crate) fn read_image(&self, id: &Digest) -> Result<Option<ImageRecord>> {
+        let path = self.images_path().join(format!("{}.json", id.hex()));
+        let Some(bytes) = disk::read_file(&path, RECORD_MAX)? else { return Ok(None) };
+        let fail = |reason: String| Error::Record { path: path.display().to_string(), reason };
+        #[derive(Deserialize)]
+        struct Probe {
+            format: u32,
+        }
+        let probe: Probe = serde_json::from_slice(&bytes).map_err(|error| fail(error.to_string()))?;
+        if probe.format != FORMAT {
+            return Err(fail(format!("it has format {}, which a newer brig wrote", probe.format)));
+        }
+        let record: ImageRecord = serde_json::from_slice(&bytes).map_err(|error| fail(error.to_string()))?;
+        if record.id != *id || record.layers.iter().any(|layer| layer.name.contains(['/', '.'])) {
+            return Err(fail("it is not the record of this image".to_owned()));
+        }
+        Ok(Some(record))
+    }
+
+    /// Writes an image's record; what it knew of its origins before is kept. The commit lock must be held.
+    pub(crate) fn write_image(&self, record: &ImageRecord) -> Result<()> {
+        let mut record = record.clone();
+        if let Ok(Some(old)) = self.read_image(&record.id) {
+            record.added = old.added;
+            for origin in old.origins {
+                // Another manifest with the same configuration can no longer be found here.
+                if origin.digest() == Some(&record.manifest) && !record.origins.contains(&origin) {
+                    record.origins.push(origin);
+                }
+            }
+        }
+        let text = serde_json::to_vec(&record)
+            .map_err(|error| Error::Record { path: record.id.to_string(), reason: error.to_string() })?;
+        disk::replace_file(&self.images_path(), &format!("{}.json", record.id.hex()), &text)
+    }
+
+    /// Lists the ids of all images, readable or not.
+    pub(crate) fn image_ids(&self) -> Result<Vec<Digest>> {
+        let path = self.images_path();
+        let mut ids = Vec::new();
+        for entry in std::fs::read_dir(&path).map_err(Error::io("read", path.display()))? {
+            let name = entry.map_err(Error::io("read", path.display()))?.file_name();
+            let hex = name.to_str().and_then(|name| name.strip_suffix(".json"));
+            if let Some(id) = hex.and_then(|hex| Digest::from_sha256_hex(hex).ok()) {
+                ids.push(id);
+            }
+        }
+        ids.sort();
+        Ok(ids)
+    }
+}

@@ -1,0 +1,79 @@
+//! Removal of names and images. Content goes when it is collected.
+
+use brig_spec::digest::Digest;
+use brig_spec::reference::Reference;
+
+use crate::collect::InUse;
+use crate::error::{Error, Result};
+use crate::{Silent, Store, disk};
+
+/// What a removal has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// The names that were taken away.
+    pub untagged: Vec<Reference>,
+    /// The image that is gone, if its last name was taken.
+    pub deleted: Option<Digest>,
+}
+
+impl Store {
+    /// Removes a name, and with the last name the image; or an image by id with all its names.
+    ///
+    /// Without `force`, an image that a container uses stays, and so does one that is asked for by id and has names in
+    /// several repositories. With `force` the record goes, and the layers in use stay until their containers go.
+    /// The content itself is freed by [`Store::collect`].
+    pub fn remove(&self, name_or_id: &str, in_use: &InUse, force: bool) -> Result<Removed> {
+        let _commit = self.commit_lock(&Silent)?;
+        let id = self.resolve(name_or_id)?;
+        let names: Vec<Reference> =
+            self.names()?.into_iter().filter(|(_, owner)| *owner == id).map(|(name, _)| name).collect();
+        let asked = name_or_id.parse::<Reference>().ok().filter(|name| names.contains(name));
+        let mut removed = Removed::default();
+        if let Some(name) = asked.filter(|_| names.len() > 1) {
+            self.unset_name(&name)?;
+            removed.untagged.push(name);
+            return Ok(removed);
+        }
+        if !force {
+            let refuse = |reason: String| Error::InUse { image: name_or_id.to_owned(), reason };
+            if let Some((_, user)) = in_use.images.iter().find(|(image, _)| *image == id) {
+                return Err(refuse(format!("container {user} uses it")));
+            }
+            let mut repositories: Vec<String> = names.iter().map(Reference::name).collect();
+            repositories.dedup();
+            if repositories.len() > 1 {
+                return Err(refuse("it has names in several repositories".to_owned()));
+            }
+        }
+        // The record first: a name without an image is nothing, an image without a name would still be listed.
+        let path = self.images_path().join(format!("{}.json", id.hex()));
+        std::fs::remove_file(&path).map_err(Error::io("remove", path.display()))?;
+        disk::sync_directory(&self.images_path())?;
+        for name in names {
+            self.unset_name(&name)?;
+            removed.untagged.push(name);
+        }
+        removed.deleted = Some(id);
+        Ok(removed)
+    }
+
+    /// Removes every image without a name that nobody uses.
+    pub fn remove_unnamed(&self, in_use: &InUse) -> Result<Vec<Digest>> {
+        let _commit = self.commit_lock(&Silent)?;
+        let names = self.names()?;
+        let mut gone = Vec::new();
+        for id in self.image_ids()? {
+            let named = names.iter().any(|(_, owner)| *owner == id);
+            let used = in_use.images.iter().any(|(image, _)| *image == id);
+            // A record that cannot be read may belong to a newer brig: it stays.
+            if named || used || !matches!(self.read_image(&id), Ok(Some(_))) {
+                continue;
+            }
+            let path = self.images_path().join(format!("{}.json", id.hex()));
+            std::fs::remove_file(&path).map_err(Error::io("remove", path.display()))?;
+            gone.push(id);
+        }
+        disk::sync_directory(&self.images_path())?;
+        Ok(gone)
+    }
+}

@@ -1,0 +1,126 @@
+//! What came in gets its names, in an order in which every prefix is harmless.
+
+use std::path::Path;
+
+use brig_spec::digest::Digest;
+use brig_spec::image::{ImageConfig, Manifest};
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+
+use super::{NewImage, Plan, Ready};
+use crate::error::{Error, Result};
+use crate::image::{FORMAT, ImageRecord, LayerRecord, RootMetadata};
+use crate::lease::Lease;
+use crate::observe::{Observer, Progress};
+use crate::{Store, disk};
+
+/// Everything about an image whose layers are ready.
+pub(super) struct Incoming<'a> {
+    pub(super) image: &'a NewImage<'a>,
+    pub(super) manifest_digest: Digest,
+    pub(super) manifest: &'a Manifest,
+    pub(super) config: &'a ImageConfig,
+    pub(super) config_raw: &'a [u8],
+    pub(super) plans: &'a [Plan],
+    pub(super) ready: &'a [Ready],
+    pub(super) lease: &'a Lease,
+}
+
+impl Store {
+    /// Flushes, renames, records and names an image; returns its id.
+    pub(super) fn publish(&self, incoming: &Incoming<'_>, observer: &dyn Observer) -> Result<Digest> {
+        let step = |name| observer.progress(Progress::Step(name));
+        // 1. The small blobs, beside the layers.
+        let small = [
+            (&incoming.manifest_digest, incoming.image.manifest),
+            (&incoming.manifest.config.digest, incoming.config_raw),
+        ];
+        for (digest, bytes) in small {
+            let path = incoming.lease.path().join(digest.hex());
+            std::fs::write(&path, bytes).map_err(Error::io("write", path.display()))?;
+        }
+        // 2. Everything to the disk at once.
+        observer.progress(Progress::Flushing);
+        step("flush");
+        rustix::fs::syncfs(&self.root_fd).map_err(Error::io("flush", self.root.display()))?;
+        // 3. Blobs.
+        step("blobs");
+        for (digest, _) in small {
+            rename_new(&incoming.lease.path().join(digest.hex()), &self.blob_path(digest))?;
+        }
+        for plan in incoming.plans.iter().filter(|plan| plan.repeats.is_none() && !plan.has_blob) {
+            step("blob");
+            rename_new(&self.part_path(&plan.blob.digest), &self.blob_path(&plan.blob.digest))?;
+        }
+        disk::sync_directory(&self.root.join("blobs/sha256"))?;
+        disk::sync_directory(&self.root.join("blobs/sha512"))?;
+        // 4. Layers.
+        for ready in incoming.ready {
+            if let Some(staged) = &ready.staged {
+                step("layer");
+                rename_new(staged, &self.layer_path(&ready.name))?;
+            }
+        }
+        disk::sync_directory(&self.root.join("layers"))?;
+        // 5. The record, then the names.
+        let record = record(incoming);
+        let _commit = self.commit_lock(observer)?;
+        step("record");
+        self.write_image(&record)?;
+        for name in incoming.image.names {
+            step("name");
+            self.set_name(name, &record.id)?;
+        }
+        step("done");
+        Ok(record.id)
+    }
+}
+
+/// Renames a file or directory to a name that, if it is taken, has the same content already.
+fn rename_new(from: &Path, to: &Path) -> Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(()),
+        // Some file systems do not know the flag; for a directory, rename refuses a full target by itself.
+        Err(Errno::INVAL) => match std::fs::rename(from, to) {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            result => result.map_err(Error::io("rename", from.display())),
+        },
+        Err(error) => Err(Error::io("rename", from.display())(error)),
+    }
+}
+
+fn record(incoming: &Incoming<'_>) -> ImageRecord {
+    let layers: Vec<LayerRecord> = incoming
+        .plans
+        .iter()
+        .zip(incoming.ready)
+        .map(|(plan, ready)| LayerRecord {
+            name: ready.name.clone(),
+            diff_id: plan.diff_id.clone(),
+            blob: plan.blob.clone(),
+            size: ready.record.size,
+        })
+        .collect();
+    let root = incoming.ready.iter().rev().find_map(|ready| ready.record.root);
+    let added = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    ImageRecord {
+        format: FORMAT,
+        id: incoming.manifest.config.digest.clone(),
+        manifest: incoming.manifest_digest.clone(),
+        manifest_type: incoming.manifest.media_type.clone().or(incoming.image.media_type.map(str::to_owned)),
+        manifest_size: incoming.image.manifest.len() as u64,
+        config_size: incoming.config_raw.len() as u64,
+        origins: incoming.image.origin.iter().map(|origin| origin.pinned(incoming.manifest_digest.clone())).collect(),
+        created: incoming.config.created.clone(),
+        added,
+        platform: incoming.config.platform(),
+        size: layers.iter().map(|layer| layer.size).sum(),
+        root: root.map_or_else(RootMetadata::default, |root| RootMetadata {
+            mode: root.mode,
+            uid: root.uid,
+            gid: root.gid,
+        }),
+        layers,
+    }
+}

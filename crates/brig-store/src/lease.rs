@@ -1,0 +1,72 @@
+//! A lease: what a running pull needs, known to the collector for as long as the pull lives.
+//!
+//! The lease is a directory below `tmp`, held by a flock that dies with the process, and it is made while the commit
+//! lock is held: a collector, which holds the same lock while it decides, sees either the lease or nothing that the
+//! pull could rely on. What the pull is making lies inside, so one removal takes all of it.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use brig_spec::digest::Digest;
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::observe::{Observer, Silent};
+use crate::{Store, disk};
+
+/// What the collector must leave alone on a lease's account.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Needs {
+    pub(crate) blobs: Vec<Digest>,
+    /// Names of layer directories.
+    pub(crate) layers: Vec<String>,
+}
+
+/// A held lease; dropping it removes its directory with everything in it.
+pub(crate) struct Lease {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Store {
+    /// Takes the commit lock, which is held for moments only.
+    pub(crate) fn commit_lock(&self, observer: &dyn Observer) -> Result<File> {
+        disk::lock_file(&self.root.join("images/.lock"), self.limits.lock_wait, observer, || {})
+    }
+
+    /// Takes a lease on blobs and layers.
+    pub(crate) fn lease(&self, needs: &Needs) -> Result<Lease> {
+        let path = self.root.join("tmp").join(format!("lease-{}-{}", std::process::id(), disk::random_name()));
+        let _commit = self.commit_lock(&Silent)?;
+        disk::make_directory(&path)?;
+        let lock = File::open(&path).map_err(Error::io("open", path.display()))?;
+        rustix::fs::flock(lock.as_fd(), FlockOperation::NonBlockingLockExclusive)
+            .map_err(Error::io("lock", path.display()))?;
+        let lease = Lease { path, _lock: lock };
+        let text = serde_json::to_vec(needs)
+            .map_err(|error| Error::Record { path: lease.path.display().to_string(), reason: error.to_string() })?;
+        let file = lease.path.join("lease.json");
+        std::fs::write(&file, text).map_err(Error::io("write", file.display()))?;
+        Ok(lease)
+    }
+}
+
+impl Lease {
+    /// Returns the lease's directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // What is left here, the next collection removes.
+        if let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name())
+            && let Ok(parent) = disk::open_directory(parent)
+        {
+            let _ = disk::remove_any(parent.as_fd(), name.as_encoded_bytes());
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The directories of a layer that is being unpacked: known by path, opened rarely, described at the end.
+//!
+//! The tree began empty and everything in it was made here, so a map of directories replaces most look-ups on disk: a
+//! path whose parent is in the map needs no resolving at all. A directory keeps mode 0700 until `seal`, so that neither
+//! its mode, nor a setgid bit, nor a default ACL can bear on what is put into it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::attributes::{self, Attributes};
+use super::{Fault, join, split};
+use crate::disk;
+
+/// The most directories that are held open.
+const OPEN_MAX: usize = 128;
+/// The most symbolic links that one path may lead through, as the kernel has it.
+const LINKS_MAX: usize = 40;
+
+/// How a directory came into the tree.
+#[derive(Debug, Clone)]
+pub(super) enum State {
+    /// The layer has an entry for it.
+    Explicit(Attributes),
+    /// It only leads to an entry; the layers below decide what it is.
+    Implicit,
+    /// It was implicit, and the layers below have decided.
+    Settled(Attributes),
+}
+
+/// The directories of one layer.
+pub(super) struct Tree {
+    root_fd: Arc<OwnedFd>,
+    directories: BTreeMap<Vec<u8>, State>,
+    open: HashMap<Vec<u8>, Arc<OwnedFd>>,
+    opaque: BTreeSet<Vec<u8>>,
+}
+
+impl Tree {
+    pub(super) fn new(root_fd: OwnedFd) -> Self {
+        // The root is settled from the start: nearly no layer describes it, and the topmost that does counts.
+        let root = State::Settled(Attributes::plain_directory());
+        Self {
+            root_fd: Arc::new(root_fd),
+            directories: BTreeMap::from([(Vec::new(), root)]),
+            open: HashMap::new(),
+            opaque: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn has_implicit(&self) -> bool {
+        self.directories.values().any(|state| matches!(state, State::Implicit))
+    }
+
+    /// Returns the paths of all implicit directories.
+    pub(super) fn implicit(&self) -> BTreeSet<Vec<u8>> {
+        let implicit = self.directories.iter().filter(|(_, state)| matches!(state, State::Implicit));
+        implicit.map(|(path, _)| path.clone()).collect()
+    }
+
+    pub(super) fn explicit(&self, path: &[u8]) -> Option<&Attributes> {
+        match self.directories.get(path) {
+            Some(State::Explicit(attributes)) => Some(attributes),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_directory(&self, path: &[u8]) -> bool {
+        self.directories.contains_key(path)
+    }
+
+    pub(super) fn is_implicit(&self, path: &[u8]) -> bool {
+        matches!(self.directories.get(path), Some(State::Implicit))
+    }
+
+    pub(super) fn set(&mut self, path: &[u8], state: State) {
+        self.directories.insert(path.to_vec(), state);
+    }
+
+    pub(super) fn set_opaque(&mut self, path: &[u8]) {
+        self.opaque.insert(path.to_vec());
+    }
+
+    pub(super) fn is_opaque(&self, path: &[u8]) -> bool {
+        self.opaque.contains(path)
+    }
+
+    /// Opens a directory of the tree by its resolved path.
+    pub(super) fn open(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Fault> {
+        if path.is_empty() {
+            return Ok(Arc::clone(&self.root_fd));
+        }
+        if let Some(fd) = self.open.get(path) {
+            return Ok(Arc::clone(fd));
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let fd = attributes::open_beneath(&self.root_fd, path, flags).map_err(Fault::io("open directory", path))?;
+        let fd = Arc::new(fd);
+        if self.open.len() >= OPEN_MAX {
+            self.open.clear();
+        }
+        self.open.insert(path.to_vec(), Arc::clone(&fd));
+        Ok(fd)
+    }
+
+    /// Resolves a directory path through the layer's own symbolic links.
+    ///
+    /// What is missing is made as an implicit directory if `make` is set; else the answer is `None`.
+    pub(super) fn resolve(&mut self, path: &[u8], make: bool) -> Result<Option<Vec<u8>>, Fault> {
+        if self.directories.contains_key(path) {
+            return Ok(Some(path.to_vec()));
+        }
+        let mut resolved = Vec::new();
+        let mut pending: VecDeque<Vec<u8>> = path.split(|b| *b == b'/').map(<[u8]>::to_vec).collect();
+        let mut links = 0;
+        while let Some(name) = pending.pop_front() {
+            match name.as_slice() {
+                b"" | b"." => continue,
+                b".." if resolved.is_empty() => {
+                    return Err(Fault::path(path, "a symbolic link on the way climbs above the root"));
+                }
+                b".." => {
+                    resolved = split(&resolved).0.to_vec();
+                    continue;
+                }
+                _ => {}
+            }
+            let next = join(&resolved, &name);
+            if self.directories.contains_key(&next) {
+                resolved = next;
+                continue;
+            }
+            let fd = self.open(&resolved)?;
+            match rustix::fs::readlinkat(&*fd, name.as_slice(), Vec::new()) {
+                Ok(target) => {
+                    links += 1;
+                    if links > LINKS_MAX {
+                        return Err(Fault::path(path, "it leads through too many symbolic links"));
+                    }
+                    let target = target.into_bytes();
+                    if target.starts_with(b"/") {
+                        resolved.clear();
+                    }
+                    for part in target.split(|b| *b == b'/').rev() {
+                        pending.push_front(part.to_vec());
+                    }
+                }
+                Err(Errno::NOENT) if make => {
+                    rustix::fs::mkdirat(&*fd, name.as_slice(), Mode::RWXU)
+                        .map_err(Fault::io("make directory", &next))?;
+                    self.directories.insert(next.clone(), State::Implicit);
+                    resolved = next;
+                }
+                Err(Errno::NOENT) => return Ok(None),
+                Err(Errno::INVAL) if make => return Err(Fault::path(path, "its parent is not a directory")),
+                Err(Errno::INVAL) => return Ok(None),
+                Err(error) => return Err(Fault::io("look up", &next)(error)),
+            }
+        }
+        Ok(Some(resolved))
+    }
+
+    /// Makes a directory at a resolved path, or takes the one that is there.
+    pub(super) fn make(&mut self, path: &[u8], state: State) -> Result<(), Fault> {
+        if !self.directories.contains_key(path) {
+            let (parent, name) = split(path);
+            let fd = self.open(parent)?;
+            let mut result = rustix::fs::mkdirat(&*fd, name, Mode::RWXU);
+            if result == Err(Errno::EXIST) {
+                self.remove(path)?;
+                result = rustix::fs::mkdirat(&*fd, name, Mode::RWXU);
+            }
+            result.map_err(Fault::io("make directory", path))?;
+        }
+        self.directories.insert(path.to_vec(), state);
+        Ok(())
+    }
+
+    /// Removes what lies at a resolved path, with all below it.
+    pub(super) fn remove(&mut self, path: &[u8]) -> Result<(), Fault> {
+        let (parent, name) = split(path);
+        let fd = self.open(parent)?;
+        if self.directories.contains_key(path) {
+            for gone in self.below(path) {
+                self.directories.remove(&gone);
+                self.open.remove(&gone);
+                self.opaque.remove(&gone);
+            }
+        }
+        disk::remove_any(fd.as_fd(), name).map_err(Fault::io("remove", path))
+    }
+
+    /// Returns the directory itself and the directories below it.
+    fn below(&self, path: &[u8]) -> Vec<Vec<u8>> {
+        let mut prefix = path.to_vec();
+        prefix.push(b'/');
+        let range = (Bound::Included(prefix.clone()), Bound::Unbounded);
+        let inner = self.directories.range(range).map(|(p, _)| p).take_while(|p| p.starts_with(&prefix));
+        std::iter::once(path).map(<[u8]>::to_vec).chain(inner.cloned()).collect()
+    }
+
+    /// Moves everything in directory `from` into directory `to`, and removes `from`; both are resolved paths.
+    ///
+    /// Returns the pairs of old and new path of each directory that moved.
+    pub(super) fn merge(&mut self, from: &[u8], to: &[u8]) -> Result<(), Fault> {
+        let source = self.open(from)?;
+        let target = self.open(to)?;
+        let mut names = Vec::new();
+        let listing = rustix::fs::Dir::read_from(&*source).map_err(Fault::io("read", from))?;
+        for child in listing {
+            let child = child.map_err(Fault::io("read", from))?;
+            let name = child.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(name.to_vec());
+            }
+        }
+        for name in names {
+            let (old, new) = (join(from, &name), join(to, &name));
+            if self.is_directory(&old) && self.is_directory(&new) {
+                if let Some(State::Explicit(attributes)) = self.directories.get(&old).cloned() {
+                    self.set(&new, State::Explicit(attributes));
+                }
+                self.merge(&old, &new)?;
+                continue;
+            }
+            self.remove(&new)?;
+            rustix::fs::renameat(&*source, name.as_slice(), &*target, name.as_slice())
+                .map_err(Fault::io("move", &old))?;
+            if self.is_directory(&old) {
+                for path in self.below(&old) {
+                    let moved = [&new, &path[old.len()..]].concat();
+                    if let Some(state) = self.directories.remove(&path) {
+                        self.directories.insert(moved.clone(), state);
+                    }
+                    if self.opaque.remove(&path) {
+                        self.opaque.insert(moved);
+                    }
+                }
+            }
+        }
+        if self.opaque.remove(from) {
+            self.opaque.insert(to.to_vec());
+        }
+        self.open.clear();
+        self.remove(from)
+    }
+
+    /// Gives every directory its attributes and opaque marks.
+    pub(super) fn seal(&mut self) -> Result<(), Fault> {
+        for path in std::mem::take(&mut self.opaque) {
+            let fd = self.open(&path)?;
+            attributes::make_opaque(fd.as_fd()).map_err(Fault::io("mark as opaque", &path))?;
+        }
+        let plain = Attributes::plain_directory();
+        for (path, state) in std::mem::take(&mut self.directories) {
+            let attributes = match &state {
+                State::Explicit(attributes) | State::Settled(attributes) => attributes,
+                State::Implicit => &plain,
+            };
+            let fd = self.open(&path)?;
+            attributes.apply(fd.as_fd(), Some(0o700)).map_err(Fault::io("describe", &path))?;
+        }
+        Ok(())
+    }
+}
