@@ -1,1 +1,23 @@
-//! brig-runtime
+//! The OCI runtime as a library: a configuration and a root file system in, a container out.
+//!
+//! No threads, no async, no daemon. The caller is single-threaded (see `brig_sys::clone`). Read `protocol.rs` first: it
+//! draws the conversation of which `create.rs` and `init.rs` are the two halves.
+
+pub mod capabilities;
+pub mod cgroup;
+pub mod copy;
+pub mod create;
+pub mod enter;
+pub mod error;
+mod init;
+mod limits;
+mod mounts;
+mod program;
+mod protocol;
+mod rootfs;
+pub mod seccomp;
+mod settings;
+pub mod user;
+
+pub use error::{Context, Error, Kind};
+pub use program::{GROUPS_ANNOTATION, USER_ANNOTATION};

@@ -1,0 +1,147 @@
+//! What is running, as the kernel tells it, and how a container ended, as its monitor wrote it down.
+//!
+//! ```text
+//! <run>/containers/<id>/state   who runs: pids with their start times; gone after a reboot with all of <run>
+//! <root>/containers/<id>/exit   how the last run ended; survives everything
+//! ```
+//!
+//! A state file alone proves nothing: a process counts as alive only while its pid still has the recorded start time.
+
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// The format number of both records.
+pub const FORMAT: u32 = 1;
+
+/// A process that cannot be mistaken for a later one with the same pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// The pid in the machine's pid namespace.
+    pub pid: i32,
+    /// Its start time in clock ticks since boot: field 22 of /proc/PID/stat, proc_pid_stat(5).
+    pub start: u64,
+}
+
+impl ProcessId {
+    /// Reads the start time of a living process.
+    pub fn of(pid: i32) -> io::Result<Self> {
+        let (start, _) = read_stat(pid)?;
+        Ok(Self { pid, start })
+    }
+
+    /// Says whether this very process still runs; a zombie does not.
+    pub fn is_alive(self) -> bool {
+        read_stat(self.pid).is_ok_and(|(start, state)| start == self.start && state != b'Z' && state != b'X')
+    }
+}
+
+/// Returns start time and state letter of /proc/PID/stat; the command name in it may hold spaces and parentheses.
+fn read_stat(pid: i32) -> io::Result<(u64, u8)> {
+    let text = fs::read(format!("/proc/{pid}/stat"))?;
+    let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has an unknown form"));
+    let end = text.iter().rposition(|&b| b == b')').ok_or_else(bad)?;
+    let rest = std::str::from_utf8(&text[end + 1..]).map_err(|_| bad())?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next().and_then(|f| f.bytes().next()).ok_or_else(bad)?;
+    let start = fields.nth(18).and_then(|f| f.parse().ok()).ok_or_else(bad)?;
+    Ok((start, state))
+}
+
+/// Who runs a container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct State {
+    /// The format number of this record.
+    pub format: u32,
+    /// The monitor.
+    pub monitor: ProcessId,
+    /// The container's first process, once it exists.
+    pub init: Option<ProcessId>,
+    /// When the container's program was started, in nanoseconds since 1970.
+    pub started_at: u64,
+    /// How often the restart policy has started it again.
+    pub restarts: u32,
+    /// The cgroup path below every hierarchy.
+    pub cgroup: String,
+}
+
+/// How a container's last run ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Exit {
+    /// The format number of this record.
+    pub format: u32,
+    /// The exit status as a shell tells it (128 + signal), or none when it can no longer be known.
+    pub code: Option<i32>,
+    /// Whether the OOM killer ended a process of it.
+    pub oom_killed: bool,
+    /// When it was started, in nanoseconds since 1970; 0 when it never was.
+    pub started_at: u64,
+    /// When it ended, in nanoseconds since 1970.
+    pub finished_at: u64,
+    /// Why it could not be started.
+    pub error: Option<String>,
+    /// Whether a person stopped or killed it: `unless-stopped` then keeps it down.
+    pub stopped: bool,
+}
+
+/// The names of the two files.
+pub const STATE_FILE: &str = "state";
+/// The name of the exit record.
+pub const EXIT_FILE: &str = "exit";
+
+impl State {
+    /// Reads the state of a container; none when nothing was started since boot or the record is unreadable.
+    pub fn read(run_dir: &Path) -> Option<Self> {
+        let bytes = fs::read(run_dir.join(STATE_FILE)).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Says whether the container's first process lives.
+    pub fn is_running(&self) -> bool {
+        self.init.is_some_and(ProcessId::is_alive)
+    }
+}
+
+impl Exit {
+    /// Reads the exit record; none when there has been no run or it goes on.
+    pub fn read(container_dir: &Path) -> Option<Self> {
+        let bytes = fs::read(container_dir.join(EXIT_FILE)).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+}
+
+/// The present time in nanoseconds since 1970.
+pub fn now_ns() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_alive_and_a_later_one_with_its_pid_is_not_it() {
+        let me = ProcessId::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(me.is_alive());
+        assert!(!ProcessId { start: me.start + 1, ..me }.is_alive());
+    }
+
+    #[test]
+    fn a_zombie_is_not_alive() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let id = ProcessId::of(pid).unwrap();
+        let mut fd = rustix::process::pidfd_open(
+            rustix::process::Pid::from_raw(pid).unwrap(),
+            rustix::process::PidfdFlags::empty(),
+        )
+        .map(|fd| vec![fd])
+        .unwrap();
+        let fd = fd.pop().unwrap();
+        rustix::event::poll(&mut [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)], None).unwrap();
+        assert!(!id.is_alive());
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,254 @@
+//! Making a container: the parent's half of the handshake in `protocol.rs`.
+//!
+//! ```text
+//! begin()   clone3; id maps; cgroup        -> Starting   (the caller attaches the network meanwhile)
+//! finish()  waits until the child is ready -> Created    (the state `created` of the specification)
+//! start()   limits, the word to go         -> the program runs, or the reason why not
+//! ```
+//!
+//! A value that is dropped before `start` kills its child. The cgroup is the caller's to remove.
+
+use crate::cgroup::Cgroup;
+use crate::error::{Context, Error};
+use crate::init::{self, Init};
+use crate::mounts::{self, Mount, Source};
+use crate::program::Program;
+use crate::protocol::{self, Channel, Word};
+use crate::settings::Settings;
+use brig_spec::runtime::Spec;
+use brig_sys::clone::{Child, clone_process, flags, setns};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{WaitId, WaitIdOptions};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+/// What a container is made from.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The container's identifier.
+    pub id: &'a str,
+    /// The configuration. Its `root.path` is not looked at.
+    pub spec: &'a Spec,
+    /// The cgroup, which `begin` makes.
+    pub cgroup: &'a Cgroup,
+    /// Standard input, output and error; none when the process has a terminal.
+    pub stdio: Option<[OwnedFd; 3]>,
+    /// Destinations whose volume first receives the image's files when it is empty.
+    pub copy_up: &'a [PathBuf],
+}
+
+/// A container that is being made.
+#[derive(Debug)]
+pub struct Starting {
+    process: Process,
+    program: Program,
+    terminal: bool,
+}
+
+/// A container that waits for its start.
+#[derive(Debug)]
+pub struct Created {
+    process: Process,
+    program: Program,
+    /// The controlling side of its terminal.
+    pub console: Option<OwnedFd>,
+}
+
+/// A container whose program runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Its first process.
+    pub child: Child,
+    /// Limits that this machine did not grant whole, in words.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Process {
+    child: Option<Child>,
+    channel: Channel,
+}
+
+impl Process {
+    fn child(&self) -> Result<&Child, Error> {
+        self.child.as_ref().ok_or_else(|| Error::invalid("use the container's process", "it was given away"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(child) = self.child.take() {
+            let _ = brig_sys::signals::send_to(child.pidfd.as_fd(), rustix::process::Signal::KILL.as_raw());
+            let _ = rustix::process::waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED);
+        }
+    }
+}
+
+/// Starts making a container. `mount_root` returns its root file system as a detached mount; it is given the container's
+/// user namespace when it has one, so that layers can be shown under the container's ids.
+pub fn begin(
+    request: Request<'_>,
+    mount_root: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error>,
+) -> Result<Starting, Error> {
+    let spec = request.spec;
+    let process =
+        spec.process().as_ref().ok_or_else(|| Error::invalid("read the configuration", "it names no process"))?;
+    let program = Program::parse(process, spec)?;
+    let settings = Settings::read(spec)?;
+    let specified = spec.mounts().as_deref().unwrap_or_default();
+    let mut mounts = specified.iter().map(Mount::parse).collect::<Result<Vec<_>, _>>()?;
+    for mount in &mut mounts {
+        mount.options.copy_up |= request.copy_up.contains(&mount.destination);
+    }
+    let userns = settings.namespaces.has(flags::NEWUSER);
+    let mut mount_root = Some(mount_root);
+    let mut root = None;
+    if !userns {
+        mounts::open_binds(&mut mounts, specified, None)?;
+        root = mount_root.take().map(|m| m(None)).transpose()?;
+    }
+    let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+    let mut birthplace = None;
+    if request.cgroup.layout().is_pure_v2() {
+        request.cgroup.create(resources)?;
+        birthplace = request.cgroup.birthplace()?;
+    }
+    let (ours, theirs) = protocol::pair()?;
+    let own_pid = join_pid_namespace(&settings)?;
+    enter_time_namespace(&settings)?;
+    let mut new = settings.namespaces.new & !flags::NEWTIME;
+    if birthplace.is_none() {
+        new &= !flags::NEWCGROUP;
+    }
+    let (uid_map, gid_map) = (mounts::map_lines(&settings.uid_map), mounts::map_lines(&settings.gid_map));
+    let terminal = program.terminal;
+    let mut init = Init {
+        settings,
+        program,
+        mounts,
+        devices: spec.linux().as_ref().and_then(|l| l.devices().clone()).unwrap_or_default(),
+        cgroup: request.cgroup,
+        root,
+        stdio: request.stdio,
+        keyring: std::ffi::CString::new(format!("_ses.{}", request.id)).unwrap_or_default(),
+        born_in_cgroup: birthplace.is_some(),
+    };
+    let child = clone_process(new, birthplace.as_ref().map(AsFd::as_fd), || init::run(&mut init, &theirs))
+        .step(|| "make the container's process".into())?;
+    drop(theirs);
+    let process = Process { child: Some(child), channel: ours };
+    if let Some(own) = own_pid {
+        setns(own.as_fd(), flags::NEWPID).step(|| "return to the pid namespace".into())?;
+    }
+    if userns {
+        hand_over_maps(&process, &mut init, specified, (&uid_map, &gid_map), mount_root.take())?;
+    }
+    // The child has its own copy of everything; of this one only what `start` needs is kept.
+    let Init { program, .. } = init;
+    if birthplace.is_none() {
+        request.cgroup.create(resources)?;
+        request.cgroup.add(process.child()?.pid)?;
+        process.channel.say(Word::Cgroup).step(|| "tell the container's process to go on".into())?;
+    }
+    Ok(Starting { process, program, terminal })
+}
+
+/// Writes the id maps, mounts what needs them, and hands all of it to the child.
+fn hand_over_maps(
+    process: &Process,
+    init: &mut Init<'_>,
+    specified: &[brig_spec::runtime::Mount],
+    (uid_map, gid_map): (&str, &str),
+    mount_root: Option<impl FnOnce(Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error>>,
+) -> Result<(), Error> {
+    let pid = process.child()?.pid;
+    std::fs::write(format!("/proc/{pid}/uid_map"), uid_map).step(|| "write the uid map".into())?;
+    std::fs::write(format!("/proc/{pid}/gid_map"), gid_map).step(|| "write the gid map".into())?;
+    let userns = rustix::fs::open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .step(|| "open the user namespace".into())?;
+    let root = mount_root.map(|m| m(Some(userns.as_fd()))).transpose()?;
+    mounts::open_binds(&mut init.mounts, specified, Some(userns.as_fd()))?;
+    let mut fds = Vec::new();
+    fds.extend(root.as_ref().map(AsFd::as_fd));
+    for mount in &init.mounts {
+        if let Source::Bind { fd: Some(fd), .. } = &mount.source {
+            fds.push(fd.as_fd());
+        }
+    }
+    // Whether a bind is a directory is only known now, and the child's copy of the list does not have it.
+    let kinds: Vec<u8> =
+        init.mounts.iter().map(|m| u8::from(!matches!(m.source, Source::Bind { directory: false, .. }))).collect();
+    process.channel.send(Word::Maps, &kinds, &fds).step(|| "hand the mounts to the container's process".into())
+}
+
+/// A pid namespace is joined by the children of whoever enters it: the caller does so, and returns after the clone.
+fn join_pid_namespace(settings: &Settings) -> Result<Option<OwnedFd>, Error> {
+    let Some((_, fd)) = settings.namespaces.joined.iter().find(|(flag, _)| *flag == flags::NEWPID) else {
+        return Ok(None);
+    };
+    let step = || "join the pid namespace".to_owned();
+    let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(step)?;
+    setns(fd.as_fd(), flags::NEWPID).step(step)?;
+    Ok(Some(own))
+}
+
+/// A time namespace too is entered by children; its offsets can be written only before the first of them.
+fn enter_time_namespace(settings: &Settings) -> Result<(), Error> {
+    if !settings.namespaces.has(flags::NEWTIME) {
+        return Ok(());
+    }
+    brig_sys::clone::unshare(flags::NEWTIME).step(|| "make the time namespace".into())?;
+    if let Some(offsets) = &settings.time_offsets {
+        std::fs::write("/proc/self/timens_offsets", offsets).step(|| "write the time offsets".into())?;
+    }
+    Ok(())
+}
+
+impl Starting {
+    /// The pid of the container's first process.
+    pub fn pid(&self) -> i32 {
+        self.process.child.as_ref().map_or(-1, |c| c.pid)
+    }
+
+    /// Opens the network namespace of the container.
+    pub fn network_namespace(&self) -> Result<OwnedFd, Error> {
+        let path = format!("/proc/{}/ns/net", self.pid());
+        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .step(|| "open the network namespace".into())
+    }
+
+    /// Waits until the container is ready to be started.
+    pub fn finish(self) -> Result<Created, Error> {
+        let mut console = None;
+        if self.terminal {
+            console = self.process.channel.expect(Word::Console)?.fds.into_iter().next();
+        }
+        self.process.channel.expect(Word::Ready)?;
+        Ok(Created { process: self.process, program: self.program, console })
+    }
+}
+
+impl Created {
+    /// The pid of the container's first process.
+    pub fn pid(&self) -> i32 {
+        self.process.child.as_ref().map_or(-1, |c| c.pid)
+    }
+
+    /// Starts the program. Errors: the command cannot be executed; the child is gone then.
+    pub fn start(mut self) -> Result<Running, Error> {
+        let mut warnings = Vec::new();
+        let pid = self.pid();
+        crate::limits::apply(pid, &self.program, &mut warnings)?;
+        self.process.channel.say(Word::Start).step(|| "start the container".into())?;
+        match self.process.channel.receive().step(|| "hear from the container's process".into())? {
+            None => {}
+            Some(packet) if packet.word == Word::Failed => return Err(Error::from_bytes(&packet.bytes)),
+            Some(packet) => {
+                return Err(Error::invalid("start the container", format!("{:?} came instead of an end", packet.word)));
+            }
+        }
+        let child =
+            self.process.child.take().ok_or_else(|| Error::invalid("start the container", "it was given away"))?;
+        Ok(Running { child, warnings })
+    }
+}

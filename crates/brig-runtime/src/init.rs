@@ -1,0 +1,153 @@
+//! The container's first process, from the clone to the exec: the child's half of the handshake in `protocol.rs`.
+
+use crate::cgroup::Cgroup;
+use crate::error::{Context, Error};
+use crate::mounts::{Mount, Source};
+use crate::program::{Program, open_terminal, own_stdio, place_stdio};
+use crate::protocol::{Channel, Word};
+use crate::rootfs;
+use crate::settings::Settings;
+use brig_spec::runtime::LinuxDevice;
+use brig_sys::clone::{flags, setns, unshare};
+use brig_sys::root::Root;
+use rustix::thread::{Gid, Uid};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Everything that the child needs, allocated and opened by the parent.
+#[derive(Debug)]
+pub(crate) struct Init<'a> {
+    pub settings: Settings,
+    pub program: Program,
+    pub mounts: Vec<Mount>,
+    pub devices: Vec<LinuxDevice>,
+    pub cgroup: &'a Cgroup,
+    /// The detached root mount; with a user namespace it comes with the word `Maps`.
+    pub root: Option<OwnedFd>,
+    /// Standard input, output and error; none with a terminal.
+    pub stdio: Option<[OwnedFd; 3]>,
+    /// The name of the session keyring.
+    pub keyring: std::ffi::CString,
+    /// Whether the child was born in its cgroup, so that nothing is to be waited for.
+    pub born_in_cgroup: bool,
+}
+
+/// Runs the child. Returns an exit status only upon failure, which has been reported.
+pub(crate) fn run(init: &mut Init<'_>, channel: &Channel) -> i32 {
+    let error = match set_up(init, channel) {
+        Ok(settled) => match channel.say(Word::Ready).step(|| "report that the container is ready".into()) {
+            Ok(()) => match channel.expect(Word::Start) {
+                Ok(_) => init.program.execute(&settled),
+                // The starter is gone or gave up: nobody is left to report to.
+                Err(_) => return 1,
+            },
+            Err(error) => error,
+        },
+        Err(error) => error,
+    };
+    let _ = channel.send(Word::Failed, &error.to_bytes(), &[]);
+    1
+}
+
+fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<crate::program::Settled, Error> {
+    let userns = init.settings.namespaces.has(flags::NEWUSER);
+    if userns {
+        receive_mounts(init, channel)?;
+        become_root()?;
+    }
+    for (flag, fd) in &init.settings.namespaces.joined {
+        if *flag != flags::NEWPID {
+            setns(fd.as_fd(), *flag).step(|| "join a namespace".into())?;
+        }
+    }
+    rustix::process::setsid().step(|| "make a session".into())?;
+    brig_sys::keyring::join_session(&init.keyring)
+        .or_else(ignore_missing_keyrings)
+        .step(|| "make the session keyring".into())?;
+    let root =
+        init.root.take().ok_or_else(|| Error::invalid("attach the root file system", "it was not handed over"))?;
+    rootfs::enter(root.as_fd(), init.settings.propagation)?;
+    let root = Root::new(root);
+
+    let own_cgroup = init.settings.namespaces.has(flags::NEWCGROUP);
+    let mut settled_in_cgroup = init.born_in_cgroup;
+    let mut cgroup_ready = || -> Result<(), Error> {
+        if !settled_in_cgroup {
+            channel.expect(Word::Cgroup)?;
+            // After the move: the namespace shows the cgroup in which it is made as its root.
+            if own_cgroup {
+                unshare(flags::NEWCGROUP).step(|| "make the cgroup namespace".into())?;
+            }
+            settled_in_cgroup = true;
+        }
+        Ok(())
+    };
+    let found = rootfs::mount_all(&root, &mut init.mounts, init.cgroup, own_cgroup, &mut cgroup_ready)?;
+    cgroup_ready()?;
+    rootfs::make_devices(&root, &init.devices, userns)?;
+    set_up_stdio(init, channel, &root, found.pts.as_ref())?;
+    rootfs::set_sysctls(found.proc.as_ref(), init.settings.sysctls.iter())?;
+    rootfs::pivot(root.as_fd())?;
+    set_names(&init.settings)?;
+    if init.settings.namespaces.has(flags::NEWNET) {
+        brig_sys::interface::loopback_up().step(|| "set up the loopback interface".into())?;
+    }
+    rootfs::protect_readonly(&root, &init.settings.readonly)?;
+    rootfs::mask(&root, &init.settings.masked)?;
+    let settled = init.program.settle(&root)?;
+    if init.settings.root_readonly {
+        rootfs::make_readonly(root.as_fd())?;
+    }
+    own_stdio(&settled.identity);
+    Ok(settled)
+}
+
+/// Takes over the root and the binds that the parent opened once the id maps stood.
+fn receive_mounts(init: &mut Init<'_>, channel: &Channel) -> Result<(), Error> {
+    let packet = channel.expect(Word::Maps)?;
+    let mut fds = packet.fds.into_iter();
+    init.root = fds.next();
+    for (at, mount) in init.mounts.iter_mut().enumerate() {
+        if let Source::Bind { fd, directory } = &mut mount.source {
+            *fd = fds.next();
+            *directory = packet.bytes.get(at).is_none_or(|b| *b != 0);
+        }
+    }
+    Ok(())
+}
+
+/// Becomes id 0 of the new user namespace, which the parent mapped.
+fn become_root() -> Result<(), Error> {
+    let step = || "become root of the user namespace".to_owned();
+    rustix::thread::set_thread_groups(&[]).step(step)?;
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).step(step)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).step(step)
+}
+
+fn ignore_missing_keyrings(error: std::io::Error) -> std::io::Result<()> {
+    // Kernels without keyrings, and quotas of a crowded machine, are no reason not to start.
+    if matches!(error.raw_os_error(), Some(38 | 122)) { Ok(()) } else { Err(error) }
+}
+
+fn set_up_stdio(init: &mut Init<'_>, channel: &Channel, root: &Root, pts: Option<&OwnedFd>) -> Result<(), Error> {
+    if init.program.terminal {
+        let pts = pts.ok_or_else(|| Error::invalid("open the container's terminal", "no devpts is mounted"))?;
+        let (master, slave) = open_terminal(pts.as_fd(), init.program.console_size)?;
+        rootfs::mount_console(root, slave.as_fd())?;
+        channel.send(Word::Console, &[], &[master.as_fd()]).step(|| "hand over the terminal".into())
+    } else if let Some([stdin, stdout, stderr]) = init.stdio.take() {
+        place_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])
+    } else {
+        Ok(())
+    }
+}
+
+fn set_names(settings: &Settings) -> Result<(), Error> {
+    if let Some(name) = &settings.hostname {
+        rustix::system::sethostname(name.as_bytes()).step(|| format!("set the host name `{name}`"))?;
+    }
+    if let Some(name) = &settings.domainname {
+        rustix::system::setdomainname(name.as_bytes()).step(|| format!("set the domain name `{name}`"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! Mount options of the runtime specification: attributes, propagation, and what is left for the file system.
+
+use brig_sys::mounts::{self as attribute, Attributes, set_attributes};
+use std::os::fd::BorrowedFd;
+
+const MS_UNBINDABLE: u64 = 1 << 17;
+const MS_PRIVATE: u64 = 1 << 18;
+const MS_SLAVE: u64 = 1 << 19;
+const MS_SHARED: u64 = 1 << 20;
+
+/// The options of one mount, sorted by who takes them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    /// A bind, recursive or not.
+    pub bind: bool,
+    /// Whether the bind takes along what is mounted below.
+    pub recursive: bool,
+    /// Attributes of this mount alone.
+    pub attributes: Attributes,
+    /// Attributes of this mount and all below (`rro` and the like).
+    pub recursive_attributes: Attributes,
+    /// Propagation of this mount, and whether it holds for all below.
+    pub propagation: Option<(u64, bool)>,
+    /// Whether a new tmpfs first receives what the root has there.
+    pub copy_up: bool,
+    /// Whether ids are shown through the container's user namespace.
+    pub idmap: bool,
+    /// Options of the file system: `size=64m`.
+    pub data: Vec<(String, Option<String>)>,
+}
+
+enum Change {
+    Set(u64),
+    Clear(u64),
+    Atime(u64),
+}
+
+fn change(name: &str) -> Option<Change> {
+    Some(match name {
+        "ro" => Change::Set(attribute::RDONLY),
+        "rw" => Change::Clear(attribute::RDONLY),
+        "nosuid" => Change::Set(attribute::NOSUID),
+        "suid" => Change::Clear(attribute::NOSUID),
+        "nodev" => Change::Set(attribute::NODEV),
+        "dev" => Change::Clear(attribute::NODEV),
+        "noexec" => Change::Set(attribute::NOEXEC),
+        "exec" => Change::Clear(attribute::NOEXEC),
+        "nodiratime" => Change::Set(attribute::NODIRATIME),
+        "diratime" => Change::Clear(attribute::NODIRATIME),
+        "nosymfollow" => Change::Set(attribute::NOSYMFOLLOW),
+        "symfollow" => Change::Clear(attribute::NOSYMFOLLOW),
+        "noatime" => Change::Atime(attribute::NOATIME),
+        "strictatime" => Change::Atime(attribute::STRICTATIME),
+        "relatime" | "atime" | "norelatime" | "nostrictatime" => Change::Atime(0),
+        _ => return None,
+    })
+}
+
+impl Change {
+    fn apply(&self, to: &mut Attributes) {
+        match *self {
+            Self::Set(bit) => {
+                to.set |= bit;
+                to.clear &= !bit;
+            }
+            Self::Clear(bit) => {
+                to.clear |= bit;
+                to.set &= !bit;
+            }
+            Self::Atime(value) => {
+                // The access time settings are one field: all of it is cleared whenever one value is set.
+                to.clear |= attribute::ATIME;
+                to.set = (to.set & !attribute::ATIME) | value;
+            }
+        }
+    }
+}
+
+impl Options {
+    /// Sorts the options. Errors, as text: two words that exclude each other.
+    pub fn parse(options: &[String]) -> Result<Self, String> {
+        let mut sorted = Self::default();
+        for option in options {
+            let name = option.as_str();
+            if let Some(change) = change(name) {
+                change.apply(&mut sorted.attributes);
+                continue;
+            }
+            if let Some(change) = name.strip_prefix('r').and_then(change) {
+                change.apply(&mut sorted.recursive_attributes);
+                continue;
+            }
+            match name {
+                "bind" => sorted.bind = true,
+                "rbind" => (sorted.bind, sorted.recursive) = (true, true),
+                "private" => sorted.propagation = Some((MS_PRIVATE, false)),
+                "rprivate" => sorted.propagation = Some((MS_PRIVATE, true)),
+                "slave" => sorted.propagation = Some((MS_SLAVE, false)),
+                "rslave" => sorted.propagation = Some((MS_SLAVE, true)),
+                "shared" => sorted.propagation = Some((MS_SHARED, false)),
+                "rshared" => sorted.propagation = Some((MS_SHARED, true)),
+                "unbindable" => sorted.propagation = Some((MS_UNBINDABLE, false)),
+                "runbindable" => sorted.propagation = Some((MS_UNBINDABLE, true)),
+                "tmpcopyup" => sorted.copy_up = true,
+                "idmap" | "ridmap" => sorted.idmap = true,
+                "defaults" | "async" | "nomand" | "mand" | "silent" | "loud" | "noiversion" => {}
+                "" => return Err("an option is empty".into()),
+                _ => {
+                    let (key, value) = match name.split_once('=') {
+                        Some((key, value)) => (key, Some(value.to_owned())),
+                        None => (name, None),
+                    };
+                    sorted.data.push((key.to_owned(), value));
+                }
+            }
+        }
+        Ok(sorted)
+    }
+
+    /// Gives a detached bind its attributes and its propagation; private unless something else was asked for.
+    pub fn apply(&self, mount: BorrowedFd<'_>) -> std::io::Result<()> {
+        let (propagation, recursive) = self.propagation.unwrap_or((MS_PRIVATE, true));
+        set_attributes(mount, &Attributes { propagation, ..Attributes::default() }, recursive)?;
+        for (attributes, recursive) in [(self.attributes, false), (self.recursive_attributes, true)] {
+            if attributes.set != 0 || attributes.clear != 0 {
+                set_attributes(mount, &attributes, recursive)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Options {
+        Options::parse(&text.split(',').map(str::to_owned).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn words_are_sorted_by_who_takes_them() {
+        let o = parse("rbind,ro,rslave,rnosuid,size=64m,mode=1777,noswap");
+        assert!(o.bind && o.recursive);
+        assert_eq!(o.attributes.set, attribute::RDONLY);
+        assert_eq!(o.recursive_attributes.set, attribute::NOSUID);
+        assert_eq!(o.propagation, Some((MS_SLAVE, true)));
+        assert_eq!(o.data[0], ("size".into(), Some("64m".into())));
+        assert_eq!(o.data[2], ("noswap".into(), None));
+    }
+
+    #[test]
+    fn the_last_word_wins() {
+        let o = parse("ro,rw,nosuid,suid,nosuid");
+        assert_eq!((o.attributes.set, o.attributes.clear), (attribute::NOSUID, attribute::RDONLY));
+        let o = parse("noatime,strictatime");
+        assert_eq!((o.attributes.set, o.attributes.clear), (attribute::STRICTATIME, attribute::ATIME));
+    }
+
+    #[test]
+    fn recursive_forms_are_not_mistaken_for_others() {
+        assert_eq!(parse("rro").recursive_attributes.set, attribute::RDONLY);
+        assert_eq!(parse("relatime").attributes.clear, attribute::ATIME);
+        assert_eq!(parse("rrelatime").recursive_attributes.clear, attribute::ATIME);
+    }
+}

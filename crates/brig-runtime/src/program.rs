@@ -1,0 +1,365 @@
+//! From a set-up container to a running program: identity, working directory, capabilities, filter, execve(2).
+//!
+//! Shared by a container's first process and by exec. [`Program::settle`] looks everything up while the process is still
+//! privileged and the starter still listens; [`Settled::execute`] is what is left to do after `start`.
+
+use crate::capabilities::Sets;
+use crate::error::{Context, Error, Kind};
+use crate::{mounts, seccomp, user};
+use brig_spec::runtime::{LinuxSeccomp, PosixRlimit, PosixRlimitType, Process, Spec};
+use brig_sys::exec::StringList;
+use brig_sys::root::Root;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::process::{Resource, Rlimit};
+use rustix::thread::{Gid, Uid};
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// The annotation that holds `USER` as text, to be resolved inside the root.
+pub const USER_ANNOTATION: &str = "brig.user";
+/// The annotation that holds further groups, separated by commas.
+pub const GROUPS_ANNOTATION: &str = "brig.groups";
+
+/// What the configuration says about the process, compiled before the fork.
+#[derive(Debug)]
+pub(crate) struct Program {
+    args: Vec<String>,
+    env: Vec<String>,
+    cwd: PathBuf,
+    user: Option<String>,
+    groups: Vec<String>,
+    numeric: user::Identity,
+    capabilities: Sets,
+    available: u64,
+    no_new_privileges: bool,
+    umask: Option<u32>,
+    filter: Option<seccomp::Filter>,
+    apparmor: Option<String>,
+    selinux: Option<String>,
+    pub terminal: bool,
+    pub console_size: Option<(u16, u16)>,
+    pub oom_score_adj: Option<i32>,
+    pub rlimits: Vec<(Resource, Rlimit)>,
+}
+
+/// A program that is ready to be executed.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    path: CString,
+    argv: StringList,
+    envp: StringList,
+    pub identity: user::Identity,
+    label: Option<(OwnedFd, String)>,
+}
+
+impl Program {
+    /// Reads `process`, with the filter and the annotations of `spec`.
+    pub fn parse(process: &Process, spec: &Spec) -> Result<Self, Error> {
+        let args = process.args().clone().unwrap_or_default();
+        if args.is_empty() {
+            return Err(Error::invalid("start the container", "no command is given, and the image names none"));
+        }
+        let available = crate::capabilities::available();
+        let annotation = |key: &str| spec.annotations().as_ref().and_then(|a| a.get(key)).filter(|v| !v.is_empty());
+        let seccomp: Option<&LinuxSeccomp> = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+        let size = process.console_size().as_ref().map(|s| {
+            let clamp = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
+            (clamp(s.height()), clamp(s.width()))
+        });
+        // A named user of a further process comes in its own `username`; the container's comes as an annotation.
+        let user = process.user().username().clone().filter(|u| !u.is_empty());
+        Ok(Self {
+            args,
+            env: process.env().clone().unwrap_or_default(),
+            cwd: process.cwd().clone(),
+            user: user.or_else(|| annotation(USER_ANNOTATION).cloned()),
+            groups: annotation(GROUPS_ANNOTATION)
+                .map(|g| g.split(',').map(str::to_owned).collect())
+                .unwrap_or_default(),
+            numeric: user::Identity {
+                uid: process.user().uid(),
+                gid: process.user().gid(),
+                groups: process.user().additional_gids().clone().unwrap_or_default(),
+                home: "/".into(),
+            },
+            capabilities: Sets::parse(process.capabilities().as_ref(), available)?,
+            available,
+            no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            umask: process.user().umask(),
+            filter: seccomp.map(seccomp::compile).transpose()?,
+            apparmor: process.apparmor_profile().clone().filter(|p| !p.is_empty()),
+            selinux: process.selinux_label().clone().filter(|l| !l.is_empty()),
+            terminal: process.terminal().unwrap_or(false),
+            console_size: size,
+            oom_score_adj: process.oom_score_adj(),
+            rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),
+        })
+    }
+
+    /// Looks up the user, enters the working directory and finds the command, all inside the container's root.
+    pub fn settle(&self, root: &Root) -> Result<Settled, Error> {
+        let identity = match &self.user {
+            Some(wanted) => {
+                let mut identity = user::resolve(root, wanted, &self.groups)?;
+                identity.groups.extend(&self.numeric.groups);
+                identity
+            }
+            None if self.groups.is_empty() => {
+                let wanted = format!("{}:{}", self.numeric.uid, self.numeric.gid);
+                let home = user::resolve(root, &wanted, &[]).map_or_else(|_| "/".into(), |i| i.home);
+                user::Identity { home, ..self.numeric.clone() }
+            }
+            None => {
+                let wanted = format!("{}:{}", self.numeric.uid, self.numeric.gid);
+                let mut identity = user::resolve(root, &wanted, &self.groups)?;
+                identity.groups.extend(&self.numeric.groups);
+                identity
+            }
+        };
+        self.enter_directory(root)?;
+        let mut env = self.env.clone();
+        if !env.iter().any(|e| e.starts_with("HOME=")) {
+            env.push(format!("HOME={}", identity.home));
+        }
+        let path = find_command(&self.args[0], &env)?;
+        let list = |strings: &[String], what: &str| {
+            StringList::new(strings).map_err(|_| Error::invalid(format!("read the {what}"), "a text holds a NUL byte"))
+        };
+        Ok(Settled {
+            path,
+            argv: list(&self.args, "arguments")?,
+            envp: list(&env, "environment")?,
+            identity,
+            label: self.label()?,
+        })
+    }
+
+    /// Makes the working directory if it is missing and enters it by descriptor: a path through /proc/self/fd, or one that
+    /// leads out of the root, cannot be entered.
+    fn enter_directory(&self, root: &Root) -> Result<(), Error> {
+        let cwd = if self.cwd.as_os_str().is_empty() { Path::new("/") } else { &self.cwd };
+        let step = || format!("enter the working directory {}", cwd.display());
+        if !cwd.is_absolute() {
+            return Err(Error::invalid(step(), "it is not an absolute path"));
+        }
+        let fd = match root.open(cwd, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                root.make_directories(cwd, Mode::from_raw_mode(0o755))
+            }
+            other => other,
+        };
+        rustix::process::fchdir(fd.step(step)?).step(step)
+    }
+
+    /// Opens the file that takes the label of the next exec, through a proc of our own: the container's could be a forgery.
+    fn label(&self) -> Result<Option<(OwnedFd, String)>, Error> {
+        let (path, text) = match (&self.apparmor, &self.selinux) {
+            (Some(profile), _) => {
+                (["thread-self/attr/apparmor/exec", "thread-self/attr/exec"], format!("exec {profile}"))
+            }
+            (None, Some(label)) => (["thread-self/attr/exec", "thread-self/attr/exec"], label.clone()),
+            (None, None) => return Ok(None),
+        };
+        let step = || format!("set the security label `{text}`");
+        let proc = mounts::new_file_system("proc", "proc", &mounts::Options::default()).step(step)?;
+        let open = |path: &str| {
+            rustix::fs::openat2(
+                &proc,
+                path,
+                OFlags::WRONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+                ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS,
+            )
+        };
+        let fd = open(path[0]).or_else(|_| open(path[1])).step(step)?;
+        Ok(Some((fd, text)))
+    }
+
+    /// Takes on the identity and the limits, and executes the program; returns only upon failure.
+    pub fn execute(&self, settled: &Settled) -> Error {
+        match self.take_identity(settled) {
+            Ok(()) => {}
+            Err(error) => return error,
+        }
+        let error = brig_sys::exec::execve(&settled.path, &settled.argv, &settled.envp);
+        let path = settled.path.to_string_lossy().into_owned();
+        let kind = if error.kind() == io::ErrorKind::NotFound { Kind::NotFound } else { Kind::NotExecutable };
+        let source = match error.raw_os_error() {
+            // The file was found a moment ago: what is missing is what it asks for.
+            Some(2) => io::Error::new(error.kind(), "it exists, but the interpreter or loader that it names does not"),
+            Some(8) => io::Error::new(error.kind(), "it is neither a program for this machine nor a script with `#!`"),
+            _ => error,
+        };
+        Error { kind, step: format!("execute `{path}`"), source }
+    }
+
+    fn take_identity(&self, settled: &Settled) -> Result<(), Error> {
+        let identity = &settled.identity;
+        self.capabilities.apply_bounding(self.available)?;
+        if let Some(umask) = self.umask {
+            rustix::process::umask(Mode::from_raw_mode(umask));
+        }
+        rustix::thread::set_keep_capabilities(true).step(|| "keep the capabilities".into())?;
+        let groups: Vec<Gid> = identity.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+        match rustix::thread::set_thread_groups(&groups) {
+            // A user namespace that denies setgroups has nothing to drop.
+            Err(rustix::io::Errno::PERM) if groups.is_empty() => {}
+            result => result.step(|| "set the supplementary groups".into())?,
+        }
+        let gid = Gid::from_raw(identity.gid);
+        rustix::thread::set_thread_res_gid(gid, gid, gid).step(|| format!("become group {}", identity.gid))?;
+        let uid = Uid::from_raw(identity.uid);
+        rustix::thread::set_thread_res_uid(uid, uid, uid).step(|| format!("become user {}", identity.uid))?;
+        if let Some((fd, label)) = &settled.label {
+            rustix::io::write(fd, label.as_bytes()).step(|| format!("set the security label `{label}`"))?;
+        }
+        brig_sys::signals::reset().step(|| "reset the signals".into())?;
+        brig_sys::fds::cloexec_from(3).step(|| "mark the descriptors close-on-exec".into())?;
+        // Changing the user emptied the effective set; installing a filter needs CAP_SYS_ADMIN unless no_new_privs is on.
+        if self.no_new_privileges {
+            self.capabilities.apply()?;
+            rustix::thread::set_no_new_privs(true).step(|| "set no_new_privs".into())?;
+            self.install_filter()
+        } else {
+            let own = rustix::thread::capabilities(None).step(|| "read the capabilities".into())?;
+            let raised = rustix::thread::CapabilitySets { effective: own.permitted, ..own };
+            rustix::thread::set_capabilities(None, raised).step(|| "raise the capabilities".into())?;
+            self.install_filter()?;
+            self.capabilities.apply()
+        }
+    }
+
+    fn install_filter(&self) -> Result<(), Error> {
+        let Some(filter) = &self.filter else { return Ok(()) };
+        if filter.notifies {
+            return Err(Error::invalid(
+                "install the seccomp filter",
+                "SCMP_ACT_NOTIFY needs a listener, which this build does not offer yet",
+            ));
+        }
+        brig_sys::seccomp::install(&filter.instructions, filter.flags)
+            .step(|| "install the seccomp filter".into())
+            .map(drop)
+    }
+}
+
+/// Finds the command as execvp(3) does, by the PATH of the container's environment.
+fn find_command(name: &str, env: &[String]) -> Result<CString, Error> {
+    let missing = |kind, why: &str| Error {
+        kind,
+        step: format!("execute `{name}`"),
+        source: io::Error::new(io::ErrorKind::NotFound, why.to_owned()),
+    };
+    let c_string = |path: &Path| {
+        use std::os::unix::ffi::OsStrExt;
+        CString::new(path.as_os_str().as_bytes()).map_err(|_| missing(Kind::NotFound, "its name holds a NUL byte"))
+    };
+    if name.is_empty() {
+        return Err(missing(Kind::NotFound, "the command is empty"));
+    }
+    let executable = |path: &Path| -> Result<bool, bool> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = std::fs::metadata(path).map_err(|_| false)?;
+        if metadata.is_file() && metadata.mode() & 0o111 != 0 { Ok(true) } else { Err(true) }
+    };
+    if name.contains('/') {
+        let path = Path::new(name);
+        return match executable(path) {
+            Ok(_) => c_string(path),
+            Err(true) if path.is_dir() => Err(missing(Kind::NotExecutable, "it is a directory")),
+            Err(true) => Err(missing(Kind::NotExecutable, "it is not executable (no x permission)")),
+            Err(false) => Err(missing(Kind::NotFound, "there is no such file in the container")),
+        };
+    }
+    let search = env
+        .iter()
+        .find_map(|e| e.strip_prefix("PATH="))
+        .unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let mut found_other = false;
+    for directory in search.split(':') {
+        let path = Path::new(if directory.is_empty() { "." } else { directory }).join(name);
+        match executable(&path) {
+            Ok(_) => return c_string(&path),
+            Err(exists) => found_other |= exists && !path.is_dir(),
+        }
+    }
+    if found_other {
+        return Err(missing(Kind::NotExecutable, "it is in the PATH, but not executable (no x permission)"));
+    }
+    Err(missing(Kind::NotFound, &format!("it is in no directory of the PATH {search}")))
+}
+
+fn rlimit(limit: &PosixRlimit) -> (Resource, Rlimit) {
+    use PosixRlimitType as T;
+    let resource = match limit.typ() {
+        T::RlimitCpu => Resource::Cpu,
+        T::RlimitFsize => Resource::Fsize,
+        T::RlimitData => Resource::Data,
+        T::RlimitStack => Resource::Stack,
+        T::RlimitCore => Resource::Core,
+        T::RlimitRss => Resource::Rss,
+        T::RlimitNproc => Resource::Nproc,
+        T::RlimitNofile => Resource::Nofile,
+        T::RlimitMemlock => Resource::Memlock,
+        T::RlimitAs => Resource::As,
+        T::RlimitLocks => Resource::Locks,
+        T::RlimitSigpending => Resource::Sigpending,
+        T::RlimitMsgqueue => Resource::Msgqueue,
+        T::RlimitNice => Resource::Nice,
+        T::RlimitRtprio => Resource::Rtprio,
+        T::RlimitRttime => Resource::Rttime,
+    };
+    let bound = |n: u64| (n != u64::MAX).then_some(n);
+    (resource, Rlimit { current: bound(limit.soft()), maximum: bound(limit.hard()) })
+}
+
+/// Puts three descriptors in the places of the standard ones.
+pub(crate) fn place_stdio(fds: [BorrowedFd<'_>; 3]) -> Result<(), Error> {
+    for (number, fd) in (0..).zip(fds) {
+        brig_sys::fds::place(fd, number).step(|| format!("set up descriptor {number}"))?;
+    }
+    Ok(())
+}
+
+/// Opens a terminal of the container's devpts `pts` and makes its peer the controlling terminal and standard descriptors.
+///
+/// Returns both ends. Everything is by descriptor: a `/dev/ptmx` or `/dev/pts/0` of the image's making is never opened.
+pub(crate) fn open_terminal(pts: BorrowedFd<'_>, size: Option<(u16, u16)>) -> Result<(OwnedFd, OwnedFd), Error> {
+    const DEVPTS_MAGIC: i64 = 0x1cd1;
+    let step = || "open the container's terminal".to_owned();
+    if rustix::fs::fstatfs(pts).step(step)?.f_type != DEVPTS_MAGIC {
+        return Err(Error::invalid(step(), "/dev/pts is not a devpts"));
+    }
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+    let master = rustix::fs::openat2(pts, "ptmx", flags, Mode::empty(), resolve).step(step)?;
+    rustix::pty::unlockpt(&master).step(step)?;
+    use rustix::pty::OpenptFlags as P;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, P::RDWR | P::NOCTTY | P::CLOEXEC).step(step)?;
+    if let Some((rows, columns)) = size.filter(|s| *s != (0, 0)) {
+        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&slave, size).step(step)?;
+    }
+    place_stdio([slave.as_fd(), slave.as_fd(), slave.as_fd()])?;
+    rustix::process::ioctl_tiocsctty(&slave).step(step)?;
+    Ok((master, slave))
+}
+
+/// Gives the standard descriptors to the process's user, so that /dev/stdout can be opened again by a program that is not root.
+pub(crate) fn own_stdio(identity: &user::Identity) {
+    if identity.uid == 0 {
+        return;
+    }
+    for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        let is_ours = rustix::fs::fstat(fd).is_ok_and(|stat| {
+            use rustix::fs::FileType as F;
+            // A file or device of the machine that was handed in keeps its owner.
+            F::from_raw_mode(stat.st_mode) == F::Fifo || rustix::termios::isatty(fd)
+        });
+        if is_ours {
+            let _ = rustix::fs::fchown(fd, Some(Uid::from_raw(identity.uid)), None);
+        }
+    }
+}

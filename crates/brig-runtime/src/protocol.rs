@@ -1,0 +1,135 @@
+//! The one conversation between the process that makes a container and the container's first process.
+//!
+//! A pair of `SOCK_SEQPACKET` sockets, close-on-exec on both sides. One byte says what a packet is.
+//!
+//! ```text
+//!  parent                                     child (clone3: new namespaces, on v2 born in its cgroup)
+//!    | user namespace only: id maps written,     |
+//!    | root and binds mounted                    |
+//!    |---- Maps + descriptors ------------------>| becomes root of its user namespace
+//!    | cgroup made, child moved (v1)             | root attached, mounts
+//!    |---- Cgroup ------------------------------>| cgroup namespace (v1), cgroup mounts, pivot_root,
+//!    | network, in parallel                      | masks, user, working directory
+//!    |<--- Console + descriptor (terminal only) -|
+//!    |<--- Ready --------------------------------|
+//!    | the state is `created`                    | waits
+//!    |---- Start ------------------------------->| capabilities, seccomp, execve
+//!    |<--- end of file: the program runs --------|
+//!    |<--- Failed + status, errno, step ---------| at any point instead
+//! ```
+
+use crate::error::{Context, Error};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// The most descriptors of one packet: the kernel's own limit, `SCM_MAX_FD`.
+const MAX_FDS: usize = 253;
+
+/// What a packet says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Word {
+    Maps = b'M',
+    Cgroup = b'G',
+    Console = b'C',
+    Ready = b'R',
+    Start = b'S',
+    Failed = b'E',
+}
+
+impl Word {
+    fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Maps, Self::Cgroup, Self::Console, Self::Ready, Self::Start, Self::Failed]
+            .into_iter()
+            .find(|w| *w as u8 == byte)
+    }
+}
+
+/// One end of the conversation.
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+/// A packet that came.
+#[derive(Debug)]
+pub(crate) struct Packet {
+    pub word: Word,
+    pub bytes: Vec<u8>,
+    pub fds: Vec<OwnedFd>,
+}
+
+/// Makes the two ends.
+pub(crate) fn pair() -> Result<(Channel, Channel), Error> {
+    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .step(|| "make the channel to the container's process".into())?;
+    Ok((Channel(a), Channel(b)))
+}
+
+impl Channel {
+    /// Sends a word.
+    pub fn say(&self, word: Word) -> std::io::Result<()> {
+        self.send(word, &[], &[])
+    }
+
+    /// Sends a word with bytes and descriptors.
+    pub fn send(&self, word: Word, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> std::io::Result<()> {
+        let head = [word as u8];
+        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(std::io::Error::from(rustix::io::Errno::TOOMANYREFS));
+        }
+        sendmsg(&self.0, &[IoSlice::new(&head), IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// Waits for a packet; none at the end of the conversation.
+    pub fn receive(&self) -> std::io::Result<Option<Packet>> {
+        let mut bytes = vec![0; 4096];
+        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let message = rustix::io::retry_on_intr(|| {
+            recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+        });
+        let count = match message {
+            Ok(message) => message.bytes,
+            Err(rustix::io::Errno::CONNRESET) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        let mut fds = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
+        if count == 0 {
+            return Ok(None);
+        }
+        let word =
+            Word::from_byte(bytes[0]).ok_or_else(|| std::io::Error::other("unknown word in the conversation"))?;
+        bytes.truncate(count);
+        bytes.remove(0);
+        Ok(Some(Packet { word, bytes, fds }))
+    }
+
+    /// Waits for one given word. Errors: what the other side reports, its silence, or another word.
+    pub fn expect(&self, word: Word) -> Result<Packet, Error> {
+        let step = || "hear from the other side of the start".to_owned();
+        match self.receive().step(step)? {
+            Some(packet) if packet.word == word => Ok(packet),
+            Some(packet) if packet.word == Word::Failed => Err(Error::from_bytes(&packet.bytes)),
+            Some(packet) => Err(Error::invalid(step(), format!("{:?} came instead of {word:?}", packet.word))),
+            None => Err(Error::invalid(step(), "it ended before it was ready (killed, or out of memory)")),
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

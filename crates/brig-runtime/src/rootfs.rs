@@ -1,0 +1,437 @@
+//! The child's half of the file system: mounts, devices, pivot_root(2), masks. Runs inside the new namespaces.
+//!
+//! The root comes as a detached mount. It is attached on top of the machine's `/` in this mount namespace, filled through
+//! its descriptor, made the root by pivot_root(".", "."), and what was there before is let go. Every target is found by
+//! `openat2(RESOLVE_IN_ROOT)`, every mount moved onto a descriptor.
+
+use crate::cgroup::Cgroup;
+use crate::error::{Context, Error};
+use crate::mounts::{self, Mount, Options, Source, attach, clone_of, new_file_system};
+use brig_spec::runtime::{LinuxDevice, LinuxDeviceType};
+use brig_sys::mounts::{Attributes, RDONLY, set_attributes};
+use brig_sys::root::Root;
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const LINKS: [(&str, &str); 5] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
+];
+
+/// Cuts the new mount namespace off from the machine's and attaches the root on top of `/`.
+pub(crate) fn enter(root: BorrowedFd<'_>, propagation: MountPropagationFlags) -> Result<(), Error> {
+    let flags = propagation | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", flags).step(|| "cut the mounts off from the machine's".into())?;
+    let top = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .step(|| "open the machine's root".into())?;
+    // pivot_root refuses a root whose parent shares its mounts.
+    if propagation != MountPropagationFlags::PRIVATE {
+        rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE).step(|| "cut the root mount off".into())?;
+    }
+    attach(root, top.as_fd()).step(|| "attach the root file system".into())
+}
+
+/// What mounting found and later steps need.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// The container's proc.
+    pub proc: Option<OwnedFd>,
+    /// The container's devpts.
+    pub pts: Option<OwnedFd>,
+}
+
+/// Makes every mount in order. `cgroup_ready` is called before the first cgroup mount.
+pub(crate) fn mount_all(
+    root: &Root,
+    mounts: &mut [Mount],
+    cgroup: &Cgroup,
+    own_cgroup_namespace: bool,
+    mut cgroup_ready: impl FnMut() -> Result<(), Error>,
+) -> Result<Found, Error> {
+    let mut found = Found::default();
+    for mount in mounts {
+        let destination = mount.destination.clone();
+        let step = || format!("mount on {}", destination.display());
+        match &mut mount.source {
+            Source::Bind { fd, directory } => {
+                let fd = fd.take().ok_or_else(|| Error::invalid(step(), "what is to be bound was not opened"))?;
+                let target = if *directory {
+                    root.make_directories(&destination, Mode::from_raw_mode(0o755))
+                } else {
+                    root.make_file(&destination, Mode::from_raw_mode(0o644))
+                };
+                let target = target.step(step)?;
+                if mount.options.copy_up && *directory {
+                    copy_up(target.as_fd(), fd.as_fd())
+                        .step(|| format!("copy the image's files to the volume at {}", destination.display()))?;
+                }
+                attach(fd.as_fd(), target.as_fd()).step(step)?;
+            }
+            Source::New { kind, source } => {
+                let mode = new_target_mode(kind);
+                let target = root.make_directories(&destination, mode).step(step)?;
+                let fd = new_mount(kind, source, &mount.options, target.as_fd())
+                    .step(|| format!("mount {kind} on {}", destination.display()))?;
+                if mount.options.copy_up {
+                    copy_up(target.as_fd(), fd.as_fd()).step(step)?;
+                }
+                attach(fd.as_fd(), target.as_fd()).step(step)?;
+                match kind.as_str() {
+                    "proc" if found.proc.is_none() => found.proc = Some(fd),
+                    "devpts" => found.pts = Some(fd),
+                    _ => {}
+                }
+            }
+            Source::Cgroup => {
+                cgroup_ready()?;
+                let target = root.make_directories(&destination, Mode::from_raw_mode(0o755)).step(step)?;
+                mount_cgroups(target.as_fd(), cgroup, own_cgroup_namespace, &mount.options).step(step)?;
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn new_target_mode(kind: &str) -> Mode {
+    Mode::from_raw_mode(if kind == "tmpfs" { 0o1777 } else { 0o755 })
+}
+
+/// Makes a new file system; one that this user namespace may not make is bound from the machine, as sysfs can be.
+fn new_mount(kind: &str, source: &str, options: &Options, target: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut options = options.clone();
+    if kind == "tmpfs" && !options.data.iter().any(|(key, _)| key == "mode") {
+        // A tmpfs over a directory keeps that directory's mode, as runc and crun have it.
+        let mode = rustix::fs::fstat(target)?.st_mode & 0o7777;
+        options.data.push(("mode".into(), Some(format!("{mode:o}"))));
+    }
+    let made = new_file_system(kind, source, &options);
+    if kind == "sysfs" && made.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied) {
+        let sys = rustix::fs::open("/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let clone = clone_of(sys.as_fd(), true)?;
+        set_attributes(clone.as_fd(), &Attributes { set: RDONLY, ..Attributes::default() }, true)?;
+        return Ok(clone);
+    }
+    let made = made?;
+    if options.propagation.is_some() || options.recursive_attributes.set != 0 {
+        options.apply(made.as_fd())?;
+    }
+    Ok(made)
+}
+
+/// Copies what the root has at a place to an empty directory that is about to cover it.
+fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    if crate::copy::is_empty(to)? { crate::copy::copy_tree(from, to) } else { Ok(()) }
+}
+
+/// Shows the container its own cgroups: the one v2 directory, or a tmpfs with one mount a v1 hierarchy.
+fn mount_cgroups(target: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool, options: &Options) -> io::Result<()> {
+    let layout = cgroup.layout();
+    let open_one = |hierarchy: &crate::cgroup::Hierarchy| -> io::Result<OwnedFd> {
+        if own_namespace {
+            let mut options = options.clone();
+            options.propagation = None;
+            let kind = if hierarchy.unified { "cgroup2" } else { "cgroup" };
+            options.data = Vec::new();
+            if !hierarchy.unified {
+                options.data = hierarchy
+                    .controllers
+                    .iter()
+                    .map(|c| match c.split_once('=') {
+                        Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                        None => (c.clone(), None),
+                    })
+                    .collect();
+                if hierarchy.controllers.iter().any(|c| c.starts_with("name=")) {
+                    options.data.insert(0, ("none".into(), None));
+                }
+            }
+            return new_file_system(kind, "cgroup", &options);
+        }
+        let path = hierarchy.mount.join(cgroup.path().strip_prefix("/").unwrap_or(Path::new("")));
+        let fd = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let clone = clone_of(fd.as_fd(), false)?;
+        options.apply(clone.as_fd())?;
+        Ok(clone)
+    };
+    if layout.is_pure_v2() {
+        return attach(open_one(&layout.hierarchies[0])?.as_fd(), target);
+    }
+    let data = vec![("mode".into(), Some("755".into())), ("size".into(), Some("64k".into()))];
+    let base = new_file_system(
+        "tmpfs",
+        "cgroup",
+        &Options {
+            data,
+            attributes: Attributes { set: options.attributes.set & !RDONLY, ..Attributes::default() },
+            ..Options::default()
+        },
+    )?;
+    attach(base.as_fd(), target)?;
+    for hierarchy in &layout.hierarchies {
+        let name = hierarchy.mount.file_name().unwrap_or_default();
+        rustix::fs::mkdirat(&base, name, Mode::from_raw_mode(0o755))?;
+        let place = rustix::fs::openat(&base, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        attach(open_one(hierarchy)?.as_fd(), place.as_fd())?;
+        if hierarchy.controllers.len() > 1 {
+            for controller in &hierarchy.controllers {
+                match rustix::fs::symlinkat(name, &base, controller.as_str()) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+    }
+    if options.attributes.set & RDONLY != 0 {
+        set_attributes(base.as_fd(), &Attributes { set: RDONLY, ..Attributes::default() }, false)?;
+    }
+    Ok(())
+}
+
+/// Makes device nodes and links in /dev. Where nodes cannot be made (a user namespace), the machine's are bound, each
+/// checked to be the device it is taken for.
+pub(crate) fn make_devices(root: &Root, devices: &[LinuxDevice], bind: bool) -> Result<(), Error> {
+    let step = |path: &str| format!("make the device {path}");
+    let dev = root.make_directories(Path::new("/dev"), Mode::from_raw_mode(0o755)).step(|| step("/dev"))?;
+    for (name, major, minor) in DEVICES {
+        let mode = Mode::from_raw_mode(0o666);
+        make_device(dev.as_fd(), name, FileType::CharacterDevice, (major, minor), mode, None, bind)
+            .step(|| step(name))?;
+    }
+    for device in devices {
+        let path = device.path();
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let (Some(parent), Some(name)) = (relative.parent(), relative.file_name().and_then(|n| n.to_str())) else {
+            return Err(Error::invalid(step(&path.display().to_string()), "the path names no file"));
+        };
+        let parent = root.make_directories(parent, Mode::from_raw_mode(0o755)).step(|| step(name))?;
+        let kind = match device.typ() {
+            LinuxDeviceType::B => FileType::BlockDevice,
+            LinuxDeviceType::P => FileType::Fifo,
+            _ => FileType::CharacterDevice,
+        };
+        let number = |n: i64| u32::try_from(n).unwrap_or(0);
+        let mode = Mode::from_raw_mode(device.file_mode().unwrap_or(0o666) & 0o7777);
+        let owner = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+        make_device(
+            parent.as_fd(),
+            name,
+            kind,
+            (number(device.major()), number(device.minor())),
+            mode,
+            Some(owner),
+            bind,
+        )
+        .step(|| step(&path.display().to_string()))?;
+    }
+    for (target, name) in LINKS {
+        match rustix::fs::symlinkat(target, &dev, name) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error).step(|| step(name)),
+        }
+    }
+    Ok(())
+}
+
+fn make_device(
+    parent: BorrowedFd<'_>,
+    name: &str,
+    kind: FileType,
+    (major, minor): (u32, u32),
+    mode: Mode,
+    owner: Option<(u32, u32)>,
+    bind: bool,
+) -> io::Result<()> {
+    let number = rustix::fs::makedev(major, minor);
+    if bind {
+        let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let host = rustix::fs::open(Path::new("/dev").join(name), flags, Mode::empty())?;
+        let stat = rustix::fs::fstat(&host)?;
+        if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_rdev != number {
+            return Err(Errno::NXIO.into());
+        }
+        match rustix::fs::openat(
+            parent,
+            name,
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC,
+            Mode::from_raw_mode(0o644),
+        ) {
+            Ok(_) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let target = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+        return attach(clone_of(host.as_fd(), false)?.as_fd(), target.as_fd());
+    }
+    match rustix::fs::mknodat(parent, name, kind, mode, number) {
+        Err(Errno::EXIST) => {
+            // What is there already must be the device, not a link or a file of the image's making.
+            let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(stat.st_mode) == kind && stat.st_rdev == number {
+                return Ok(());
+            }
+            rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
+            rustix::fs::mknodat(parent, name, kind, mode, number)?;
+        }
+        result => result?,
+    }
+    let fd = rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = rustix::fs::fstat(&fd)?;
+    if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_rdev != number {
+        return Err(Errno::NXIO.into());
+    }
+    // The umask took bits away; the node is found again by its directory, which no one else can reach yet.
+    rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?;
+    if let Some((uid, gid)) = owner {
+        rustix::fs::chownat(
+            parent,
+            name,
+            Some(Uid::from_raw(uid)),
+            Some(Gid::from_raw(gid)),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?;
+    }
+    Ok(())
+}
+
+/// Binds the terminal over /dev/console.
+pub(crate) fn mount_console(root: &Root, terminal: BorrowedFd<'_>) -> Result<(), Error> {
+    let step = || "mount the terminal on /dev/console".to_owned();
+    let dev = root.open(Path::new("/dev"), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).step(step)?;
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::EXCL;
+    match rustix::fs::openat(&dev, "console", flags, Mode::from_raw_mode(0o600)) {
+        Ok(_) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error).step(step),
+    }
+    let target = rustix::fs::openat(&dev, "console", OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .step(step)?;
+    attach(clone_of(terminal, false).step(step)?.as_fd(), target.as_fd()).step(step)
+}
+
+/// Makes the attached root the process's root and lets go of the machine's mounts.
+pub(crate) fn pivot(root: BorrowedFd<'_>) -> Result<(), Error> {
+    let step = || "make the root file system the root".to_owned();
+    rustix::process::fchdir(root).step(step)?;
+    rustix::process::pivot_root(".", ".").step(step)?;
+    // The old root lies on top of the new one now, and goes with all that is mounted below it.
+    rustix::mount::unmount(".", UnmountFlags::DETACH).step(|| "let go of the machine's mounts".into())?;
+    rustix::process::chdir("/").step(step)
+}
+
+/// Makes paths read-only. A path that does not exist needs no protection.
+pub(crate) fn protect_readonly(root: &Root, paths: &[String]) -> Result<(), Error> {
+    for path in paths {
+        let step = || format!("make {path} read-only");
+        let Some(target) = existing(root, path).step(step)? else { continue };
+        let clone = clone_of(target.as_fd(), true).step(step)?;
+        let keep = Attributes { set: RDONLY, ..Attributes::default() };
+        set_attributes(clone.as_fd(), &keep, true).step(step)?;
+        attach(clone.as_fd(), target.as_fd()).step(step)?;
+    }
+    Ok(())
+}
+
+/// Hides paths: a file behind /dev/null, a directory behind one empty read-only tmpfs that all share.
+pub(crate) fn mask(root: &Root, paths: &[String]) -> Result<(), Error> {
+    let mut null: Option<OwnedFd> = None;
+    let mut empty: Option<OwnedFd> = None;
+    for path in paths {
+        let step = || format!("hide {path}");
+        let Some(target) = existing(root, path).step(step)? else { continue };
+        let stat = rustix::fs::fstat(&target).step(step)?;
+        let cover = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            if empty.is_none() {
+                let attributes = Attributes { set: RDONLY, ..Attributes::default() };
+                let data = vec![("size".into(), Some("0k".into())), ("nr_inodes".into(), Some("1".into()))];
+                let options = Options { attributes, data, ..Options::default() };
+                empty = Some(new_file_system("tmpfs", "tmpfs", &options).step(step)?);
+            }
+            empty.as_ref()
+        } else {
+            if null.is_none() {
+                null = Some(dev_null(root).step(step)?);
+            }
+            null.as_ref()
+        };
+        let Some(cover) = cover else { continue };
+        // A detached mount that was moved away is attached: each further use needs a clone.
+        attach(clone_of(cover.as_fd(), false).step(step)?.as_fd(), target.as_fd()).step(step)?;
+    }
+    Ok(())
+}
+
+fn existing(root: &Root, path: &str) -> io::Result<Option<OwnedFd>> {
+    match root.locate(Path::new(path)) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(error) if matches!(error.raw_os_error(), Some(2 | 20)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens the container's /dev/null and makes sure that it is that device.
+fn dev_null(root: &Root) -> io::Result<OwnedFd> {
+    let fd = root.locate_nofollow(Path::new("/dev/null"))?;
+    let stat = rustix::fs::fstat(&fd)?;
+    let real =
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3);
+    if real {
+        Ok(fd)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "the container's /dev/null is not the null device"))
+    }
+}
+
+/// Makes the root itself read-only, without what is mounted below.
+pub(crate) fn make_readonly(root: BorrowedFd<'_>) -> Result<(), Error> {
+    set_attributes(root, &Attributes { set: RDONLY, ..Attributes::default() }, false)
+        .step(|| "make the root file system read-only".into())
+}
+
+/// Writes kernel settings through the container's own proc, never through a path of the container.
+pub(crate) fn set_sysctls<'a>(
+    proc: Option<&OwnedFd>,
+    settings: impl Iterator<Item = (&'a String, &'a String)>,
+) -> Result<(), Error> {
+    let mut made = None;
+    for (key, value) in settings {
+        let step = || format!("set the sysctl {key} to `{value}`");
+        let proc = if let Some(proc) = proc {
+            proc.as_fd()
+        } else {
+            if made.is_none() {
+                made = Some(new_file_system("proc", "proc", &mounts::Options::default()).step(step)?);
+            }
+            made.as_ref().map(AsFd::as_fd).ok_or_else(|| Error::invalid(step(), "there is no proc"))?
+        };
+        // `net.ipv4.conf.eth0/1.forwarding`: a slash stands for a dot within a name, as sysctl(8) has it.
+        let path: String = key
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect();
+        if path.split('/').any(|part| part.is_empty() || part == "..") {
+            return Err(Error::invalid(step(), "the key is malformed"));
+        }
+        use rustix::fs::ResolveFlags as R;
+        let resolve = R::BENEATH | R::NO_XDEV | R::NO_SYMLINKS;
+        let fd =
+            rustix::fs::openat2(proc, format!("sys/{path}"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)
+                .step(step)?;
+        rustix::io::write(&fd, value.as_bytes()).step(step)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,236 @@
+//! Seccomp: from the configuration's rules to a filter of classic BPF, seccomp(2).
+//!
+//! ```text
+//!   load arch ─┬─ x86-64 ── load nr ─┬─ nr >= 2^30 (x32) ── tree
+//!              │                     └─ tree
+//!              ├─ i386 ── tree              tree: a binary search over sorted ranges of numbers, each leaf one action
+//!              └─ other: kill the process         or a short chain of argument tests
+//! ```
+//!
+//! A search over ranges needs about nine comparisons for any call, where a linear list needs hundreds. Calls newer than
+//! every call that the rules name answer ENOSYS rather than the default error, so that programs fall back as on an older
+//! kernel. Jumps in BPF reach 255 instructions; further ones go through an unconditional long jump, never cut short.
+
+mod emit;
+mod table;
+
+use crate::error::Error;
+use brig_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSyscall,
+};
+use brig_sys::seccomp::Instruction;
+use std::collections::BTreeMap;
+
+const RET_KILL_PROCESS: u32 = 0x8000_0000;
+const RET_KILL_THREAD: u32 = 0x0000_0000;
+const RET_TRAP: u32 = 0x0003_0000;
+const RET_ERRNO: u32 = 0x0005_0000;
+const RET_USER_NOTIF: u32 = 0x7fc0_0000;
+const RET_TRACE: u32 = 0x7ff0_0000;
+const RET_LOG: u32 = 0x7ffc_0000;
+const RET_ALLOW: u32 = 0x7fff_0000;
+const EPERM: u32 = 1;
+const ENOSYS: u32 = 38;
+const X32_BIT: u32 = 0x4000_0000;
+
+/// A compiled filter.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    /// The program.
+    pub instructions: Vec<Instruction>,
+    /// Flags for seccomp(2).
+    pub flags: u64,
+    /// Whether a rule notifies a listener, so that installing returns a descriptor.
+    pub notifies: bool,
+}
+
+/// One outcome of a call: tests in order, then a final action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    tests: Vec<(Vec<LinuxSeccompArg>, u32)>,
+    last: u32,
+}
+
+/// The architectures that the program can tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Abi {
+    X86_64,
+    X32,
+    I386,
+    Arm64,
+}
+
+impl Abi {
+    fn audit(self) -> u32 {
+        match self {
+            Self::X86_64 | Self::X32 => 0xc000_003e,
+            Self::I386 => 0x4000_0003,
+            Self::Arm64 => 0xc000_00b7,
+        }
+    }
+
+    fn number(self, row: &table::Row) -> Option<u32> {
+        let number = match self {
+            Self::X86_64 | Self::X32 => row.1,
+            Self::I386 => row.2,
+            Self::Arm64 => row.3,
+        };
+        let offset = if self == Self::X32 { X32_BIT } else { 0 };
+        (number != table::NONE).then(|| u32::from(number) + offset)
+    }
+
+    const NATIVE: Self = if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::X86_64 };
+}
+
+/// Says whether this build knows a call of this name on any architecture.
+pub fn is_known(name: &str) -> bool {
+    row(name).is_some()
+}
+
+fn row(name: &str) -> Option<&'static table::Row> {
+    table::TABLE.binary_search_by(|row| row.0.cmp(name)).ok().map(|at| &table::TABLE[at])
+}
+
+/// Compiles the rules. Errors: an action or flag that cannot be had, a test of an argument beyond the sixth.
+pub fn compile(seccomp: &LinuxSeccomp) -> Result<Filter, Error> {
+    let default = action(seccomp.default_action(), seccomp.default_errno_ret())?;
+    let rules = seccomp.syscalls().as_deref().unwrap_or_default();
+    let mut abis = vec![Abi::NATIVE];
+    for arch in seccomp.architectures().iter().flatten() {
+        let abi = match arch {
+            Arch::ScmpArchX86 => Abi::I386,
+            Arch::ScmpArchX86_64 => Abi::X86_64,
+            Arch::ScmpArchX32 => Abi::X32,
+            Arch::ScmpArchAarch64 => Abi::Arm64,
+            _ => continue, // never the kernel's word for a process here: such a process is killed below
+        };
+        if !abis.contains(&abi) {
+            abis.push(abi);
+        }
+    }
+    let mut sections: BTreeMap<u32, Vec<(u32, Outcome)>> = BTreeMap::new();
+    let mut newest: BTreeMap<u32, (u32, Option<u32>)> = BTreeMap::new();
+    for abi in &abis {
+        let (calls, top) = outcomes(*abi, rules, default)?;
+        sections.entry(abi.audit()).or_default().extend(calls);
+        let entry = newest.entry(abi.audit()).or_default();
+        if *abi == Abi::X32 { entry.1 = Some(top) } else { entry.0 = top }
+    }
+    let enosys = matches!(default & 0xffff_0000, RET_ERRNO | RET_KILL_PROCESS | RET_KILL_THREAD if default != (RET_ERRNO | ENOSYS));
+    let mut parts = Vec::new();
+    for (audit, mut calls) in sections {
+        calls.sort_by_key(|(number, _)| *number);
+        let (top, x32_top) = newest[&audit];
+        parts.push((audit, ranges(&calls, default, enosys, top, x32_top)));
+    }
+    let mut flags = 0;
+    for flag in seccomp.flags().iter().flatten() {
+        flags |= match flag {
+            LinuxSeccompFilterFlag::SeccompFilterFlagLog => 1 << 1,
+            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 1 << 2,
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 1 << 5,
+            LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 1,
+        };
+    }
+    let notifies = rules.iter().any(|r| r.action() == LinuxSeccompAction::ScmpActNotify);
+    let instructions = emit::program(&parts);
+    if instructions.len() > 4096 {
+        return Err(Error::invalid(
+            "compile the seccomp filter",
+            format!("{} instructions are more than the kernel takes (4096)", instructions.len()),
+        ));
+    }
+    Ok(Filter { instructions, flags: if notifies { flags | 1 << 3 } else { flags }, notifies })
+}
+
+fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, Error> {
+    use LinuxSeccompAction as A;
+    let data = errno.unwrap_or(EPERM);
+    if data > 4095 {
+        return Err(Error::invalid("compile the seccomp filter", format!("errno {data} does not exist")));
+    }
+    Ok(match action {
+        A::ScmpActKill | A::ScmpActKillThread => RET_KILL_THREAD,
+        A::ScmpActKillProcess => RET_KILL_PROCESS,
+        A::ScmpActTrap => RET_TRAP,
+        A::ScmpActErrno => RET_ERRNO | data,
+        A::ScmpActNotify => RET_USER_NOTIF,
+        A::ScmpActTrace => RET_TRACE | data,
+        A::ScmpActLog => RET_LOG,
+        A::ScmpActAllow => RET_ALLOW,
+    })
+}
+
+/// Returns each named call's outcome on one architecture, and the highest number that the rules name there.
+fn outcomes(abi: Abi, rules: &[LinuxSyscall], default: u32) -> Result<(Vec<(u32, Outcome)>, u32), Error> {
+    let mut calls: BTreeMap<u32, Outcome> = BTreeMap::new();
+    let mut settled = std::collections::BTreeSet::new();
+    let mut top = 0;
+    for rule in rules {
+        let result = action(rule.action(), rule.errno_ret())?;
+        let tests = rule.args().as_deref().unwrap_or_default();
+        if tests.iter().any(|a| a.index() > 5) {
+            return Err(Error::invalid("compile the seccomp filter", "a system call has six arguments, 0 to 5"));
+        }
+        for name in rule.names() {
+            // A name that no kernel of ours has is skipped, as libseccomp does: profiles name calls of all kernels.
+            let Some(number) = row(name).and_then(|row| abi.number(row)) else { continue };
+            top = top.max(number);
+            let outcome = calls.entry(number).or_insert_with(|| Outcome { tests: Vec::new(), last: default });
+            if settled.contains(&number) {
+                continue;
+            }
+            if tests.is_empty() {
+                *outcome = Outcome { tests: Vec::new(), last: result };
+                settled.insert(number);
+            } else if repeats_an_argument(tests) {
+                // Several tests of one argument mean any of them; tests of different ones mean all.
+                outcome.tests.extend(tests.iter().map(|t| (vec![*t], result)));
+            } else {
+                outcome.tests.push((tests.to_vec(), result));
+            }
+        }
+    }
+    Ok((calls.into_iter().collect(), top))
+}
+
+fn repeats_an_argument(tests: &[LinuxSeccompArg]) -> bool {
+    tests.iter().enumerate().any(|(at, test)| tests[..at].iter().any(|other| other.index() == test.index()))
+}
+
+/// Turns calls into ranges that cover every number: `(first number, outcome)`, neighbours with one outcome merged.
+fn ranges(calls: &[(u32, Outcome)], default: u32, enosys: bool, top: u32, x32_top: Option<u32>) -> Vec<(u32, Outcome)> {
+    let plain = |last: u32| Outcome { tests: Vec::new(), last };
+    let newer = if enosys { RET_ERRNO | ENOSYS } else { default };
+    let gap = |number: u32| {
+        let limit = if number >= X32_BIT { x32_top.unwrap_or(u32::MAX) } else { top };
+        plain(if number > limit { newer } else { default })
+    };
+    let mut ranges: Vec<(u32, Outcome)> = Vec::new();
+    let mut push = |first: u32, outcome: Outcome| {
+        if ranges.last().is_none_or(|(_, last)| *last != outcome) {
+            ranges.push((first, outcome));
+        }
+    };
+    let mut next = 0;
+    for (number, outcome) in calls {
+        if next < X32_BIT && *number >= X32_BIT {
+            push(next, gap(next));
+            next = X32_BIT;
+        }
+        if *number > next {
+            push(next, gap(next));
+        }
+        push(*number, outcome.clone());
+        next = number + 1;
+    }
+    push(next, gap(next));
+    if next < X32_BIT {
+        // The numbers of x32, which the rules do not cover: its calls are as unknown as any other architecture's.
+        push(X32_BIT, plain(default));
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! The instructions: a binary search tree over ranges, with argument tests at its leaves.
+
+use super::{Outcome, RET_KILL_PROCESS};
+use brig_spec::runtime::{LinuxSeccompArg, LinuxSeccompOperator as Op};
+use brig_sys::seccomp::Instruction;
+
+const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
+const EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const GREATER: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
+const AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+
+// Offsets in struct seccomp_data.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+fn op(code: u16, k: u32) -> Instruction {
+    Instruction { code, jt: 0, jf: 0, k }
+}
+
+fn length(code: &[Instruction]) -> u32 {
+    u32::try_from(code.len()).unwrap_or(u32::MAX)
+}
+
+/// Emits the whole program: the section of each architecture, and death for every other.
+pub(super) fn program(sections: &[(u32, Vec<(u32, Outcome)>)]) -> Vec<Instruction> {
+    let mut code = vec![op(LOAD, ARCH)];
+    for (audit, ranges) in sections {
+        let mut body = vec![op(LOAD, NUMBER)];
+        body.extend(tree(ranges));
+        code.extend(branch(EQUAL, *audit, body));
+    }
+    code.push(op(RETURN, RET_KILL_PROCESS));
+    code
+}
+
+/// Emits `if test(k) { body }`, where the body never falls through.
+fn branch(test: u16, k: u32, body: Vec<Instruction>) -> Vec<Instruction> {
+    let mut code = Vec::with_capacity(body.len() + 2);
+    if let Ok(skip) = u8::try_from(body.len()) {
+        code.push(Instruction { code: test, jt: 0, jf: skip, k });
+    } else {
+        code.push(Instruction { code: test, jt: 1, jf: 0, k });
+        code.push(op(JUMP, length(&body)));
+    }
+    code.extend(body);
+    code
+}
+
+fn tree(ranges: &[(u32, Outcome)]) -> Vec<Instruction> {
+    if let [(_, only)] = ranges {
+        return leaf(only);
+    }
+    let (left, right) = ranges.split_at(ranges.len() / 2);
+    let mut code = branch(AT_LEAST, right[0].0, tree(right));
+    code.extend(tree(left));
+    code
+}
+
+fn leaf(outcome: &Outcome) -> Vec<Instruction> {
+    let mut code = Vec::new();
+    for (tests, result) in &outcome.tests {
+        // Built from the end: each test either goes on to the rest or skips it whole.
+        let mut rest = vec![op(RETURN, *result)];
+        for test in tests.iter().rev() {
+            let mut with_test = argument_test(test, u8::try_from(rest.len()).unwrap_or(u8::MAX));
+            with_test.extend(rest);
+            rest = with_test;
+        }
+        code.extend(rest);
+    }
+    code.push(op(RETURN, outcome.last));
+    code
+}
+
+/// Emits one test of a 64-bit argument that falls through when it holds, and else skips `rest` more instructions.
+///
+/// At most six tests of at most seven instructions follow each other, so every jump here fits in eight bits.
+fn argument_test(test: &LinuxSeccompArg, rest: u8) -> Vec<Instruction> {
+    let at = ARGUMENTS + 8 * u32::try_from(test.index()).unwrap_or(0);
+    let (low_at, high_at) = (at, at + 4);
+    let halves = |value: u64| ((value & 0xffff_ffff) as u32, (value >> 32) as u32);
+    let (low, high) = halves(test.value());
+    let jump = |code: u16, k: u32, jt: u8, jf: u8| Instruction { code, jt, jf, k };
+    match test.op() {
+        Op::ScmpCmpEq => {
+            vec![op(LOAD, high_at), jump(EQUAL, high, 0, rest + 2), op(LOAD, low_at), jump(EQUAL, low, 0, rest)]
+        }
+        Op::ScmpCmpNe => vec![op(LOAD, high_at), jump(EQUAL, high, 0, 2), op(LOAD, low_at), jump(EQUAL, low, rest, 0)],
+        Op::ScmpCmpMaskedEq => {
+            // OCI: `value` is the mask and `valueTwo` what must remain.
+            let (want_low, want_high) = halves(test.value_two().unwrap_or(0));
+            vec![
+                op(LOAD, high_at),
+                op(AND, high),
+                jump(EQUAL, want_high, 0, rest + 3),
+                op(LOAD, low_at),
+                op(AND, low),
+                jump(EQUAL, want_low, 0, rest),
+            ]
+        }
+        // a > v: high greater, or high equal and low greater.
+        Op::ScmpCmpGt | Op::ScmpCmpGe => {
+            let last = if test.op() == Op::ScmpCmpGt { GREATER } else { AT_LEAST };
+            vec![
+                op(LOAD, high_at),
+                jump(GREATER, high, 3, 0),
+                jump(EQUAL, high, 0, rest + 2),
+                op(LOAD, low_at),
+                jump(last, low, 0, rest),
+            ]
+        }
+        // a < v is not (a >= v), a <= v is not (a > v): the same with the ends exchanged.
+        Op::ScmpCmpLt | Op::ScmpCmpLe => {
+            let last = if test.op() == Op::ScmpCmpLt { AT_LEAST } else { GREATER };
+            vec![
+                op(LOAD, high_at),
+                jump(GREATER, high, rest + 3, 0),
+                jump(EQUAL, high, 0, 2),
+                op(LOAD, low_at),
+                jump(last, low, rest, 0),
+            ]
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What the configuration says about the container beside its process and mounts: names, sysctls, paths, namespaces.
+
+use crate::error::{Context, Error};
+use brig_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
+use brig_sys::clone::flags;
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::MountPropagationFlags;
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+
+/// The settings, read and checked before the fork.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub namespaces: Namespaces,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    pub sysctls: BTreeMap<String, String>,
+    pub masked: Vec<String>,
+    pub readonly: Vec<String>,
+    pub root_readonly: bool,
+    pub propagation: MountPropagationFlags,
+    pub uid_map: Vec<LinuxIdMapping>,
+    pub gid_map: Vec<LinuxIdMapping>,
+    pub time_offsets: Option<String>,
+}
+
+/// The namespaces of a container: which are new, and which are those of others.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces {
+    /// Flags of clone(2) for the new ones.
+    pub new: u64,
+    /// Descriptors of those that are joined, with their flags, in the order in which they are entered.
+    pub joined: Vec<(u64, OwnedFd)>,
+}
+
+impl Namespaces {
+    fn read(linux: &Linux) -> Result<Self, Error> {
+        let mut namespaces = Self::default();
+        for namespace in linux.namespaces().iter().flatten() {
+            let flag = match namespace.typ() {
+                LinuxNamespaceType::Mount => flags::NEWNS,
+                LinuxNamespaceType::Cgroup => flags::NEWCGROUP,
+                LinuxNamespaceType::Uts => flags::NEWUTS,
+                LinuxNamespaceType::Ipc => flags::NEWIPC,
+                LinuxNamespaceType::User => flags::NEWUSER,
+                LinuxNamespaceType::Pid => flags::NEWPID,
+                LinuxNamespaceType::Network => flags::NEWNET,
+                LinuxNamespaceType::Time => flags::NEWTIME,
+            };
+            match namespace.path() {
+                None => namespaces.new |= flag,
+                Some(path) => {
+                    let step = || format!("open the namespace {}", path.display());
+                    if flag == flags::NEWUSER || flag == flags::NEWNS {
+                        return Err(Error::invalid(
+                            step(),
+                            "joining a user or mount namespace by path is not supported yet",
+                        ));
+                    }
+                    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(step)?;
+                    namespaces.joined.push((flag, fd));
+                }
+            }
+        }
+        Ok(namespaces)
+    }
+
+    /// Says whether the container has this namespace for itself.
+    pub fn has(&self, flag: u64) -> bool {
+        self.new & flag != 0
+    }
+
+    /// Says whether the namespace is not the machine's: new, or another container's.
+    pub fn is_own(&self, flag: u64) -> bool {
+        self.has(flag) || self.joined.iter().any(|(f, _)| *f == flag)
+    }
+}
+
+impl Settings {
+    /// Reads and checks them. Errors: a sysctl that would change the machine, a name without its namespace.
+    pub fn read(spec: &Spec) -> Result<Self, Error> {
+        let default = Linux::default();
+        let linux = spec.linux().as_ref().unwrap_or(&default);
+        let namespaces = Namespaces::read(linux)?;
+        let uid_map = linux.uid_mappings().clone().unwrap_or_default();
+        let gid_map = linux.gid_mappings().clone().unwrap_or_default();
+        if namespaces.has(flags::NEWUSER) && (uid_map.is_empty() || gid_map.is_empty()) {
+            return Err(Error::invalid("make the user namespace", "it has no id maps"));
+        }
+        if !namespaces.has(flags::NEWNS) {
+            return Err(Error::invalid("make the container", "it has no mount namespace of its own"));
+        }
+        let hostname = spec.hostname().clone().filter(|h| !h.is_empty());
+        if hostname.is_some() && !namespaces.is_own(flags::NEWUTS) {
+            return Err(Error::invalid("set the host name", "the container has no uts namespace of its own"));
+        }
+        let sysctls: BTreeMap<_, _> = linux.sysctl().clone().unwrap_or_default().into_iter().collect();
+        for key in sysctls.keys() {
+            check_sysctl(key, &namespaces)?;
+        }
+        let propagation = match linux.rootfs_propagation().as_deref() {
+            Some("rshared" | "shared") => MountPropagationFlags::SHARED,
+            Some("rslave" | "slave") => MountPropagationFlags::DOWNSTREAM,
+            _ => MountPropagationFlags::PRIVATE,
+        };
+        let time_offsets = linux.time_offsets().as_ref().map(|offsets| {
+            let line = |(clock, o): (&String, &brig_spec::runtime::LinuxTimeOffset)| {
+                format!("{clock} {} {}\n", o.secs().unwrap_or(0), o.nanosecs().unwrap_or(0))
+            };
+            offsets.iter().map(line).collect()
+        });
+        Ok(Self {
+            namespaces,
+            hostname,
+            domainname: spec.domainname().clone().filter(|d| !d.is_empty()),
+            sysctls,
+            masked: linux.masked_paths().clone().unwrap_or_default(),
+            readonly: linux.readonly_paths().clone().unwrap_or_default(),
+            root_readonly: spec.root().as_ref().and_then(brig_spec::runtime::Root::readonly).unwrap_or(false),
+            propagation,
+            uid_map,
+            gid_map,
+            time_offsets,
+        })
+    }
+}
+
+/// Only settings that the kernel keeps for each namespace, and only when the container has that namespace.
+fn check_sysctl(key: &str, namespaces: &Namespaces) -> Result<(), Error> {
+    const IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let step = || format!("set the sysctl {key}");
+    let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/'));
+    if !plain {
+        return Err(Error::invalid(step(), "the key has characters that no sysctl has"));
+    }
+    // Both separators are accepted; the first one decides how the rest is read, and only dots are allowed to decide.
+    let (flag, what) = if key.starts_with("net.") {
+        (flags::NEWNET, "network")
+    } else if IPC.contains(&key) || key.starts_with("fs.mqueue.") {
+        (flags::NEWIPC, "ipc")
+    } else if key == "kernel.domainname" {
+        (flags::NEWUTS, "uts")
+    } else {
+        return Err(Error::invalid(step(), "it is not kept for each namespace, and would change the whole machine"));
+    };
+    if namespaces.is_own(flag) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        step(),
+        format!("the container has no {what} namespace of its own, and it would change the machine's"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sysctls_of_the_machine_are_refused() {
+        let own = Namespaces { new: flags::NEWNET | flags::NEWIPC | flags::NEWUTS, joined: Vec::new() };
+        let none = Namespaces::default();
+        for good in [
+            "net.ipv4.ip_forward",
+            "net.ipv4.conf.eth0/1.forwarding",
+            "kernel.shmmax",
+            "fs.mqueue.msg_max",
+            "kernel.domainname",
+        ] {
+            assert!(check_sysctl(good, &own).is_ok(), "{good}");
+            assert!(check_sysctl(good, &none).is_err(), "{good}");
+        }
+        for bad in [
+            "kernel.core_pattern",
+            "kernel.shm_rmid_forced+kernel.core_pattern",
+            "vm.swappiness",
+            "kernel/shmmax",
+            "net/ipv4/x",
+            "kernel.shmmax\n",
+            "",
+        ] {
+            assert!(check_sysctl(bad, &own).is_err(), "{bad}");
+        }
+    }
+}
