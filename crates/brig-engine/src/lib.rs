@@ -13,8 +13,14 @@
 //! ```
 
 pub mod config;
+pub mod disk;
 pub mod error;
+pub mod idpool;
+pub mod names;
+pub mod networks;
 pub mod oci;
+pub mod record;
+pub mod volumes;
 
 pub use config::Config;
 pub use error::{Error, Kind, Result};
