@@ -12,7 +12,7 @@ use crate::message::ACK;
 use crate::netlink::Socket;
 use crate::plan::{Bridge, Network};
 use crate::relay::Relay;
-use crate::{bridge, firewall, foreign, link, namespace, publish, sysctl};
+use crate::{bridge, conntrack, firewall, foreign, link, namespace, publish, sysctl};
 
 /// What must stay open as long as the container runs: the sockets of its published ports.
 pub struct Attachment {
@@ -73,11 +73,39 @@ pub fn adopt(plan: &Network, state: &Path) -> Result<Attachment> {
 /// Takes an attachment down by its plan alone; what is gone already is fine, and so is a second call.
 ///
 /// Close the [`Attachment`] after this, not before: its sockets keep others off the ports until the rules are gone.
+/// Deleting a link waits for the kernel's grace periods, 10 to 40 ms; where the namespace is about to die anyway,
+/// [`withdraw`] is enough.
 pub fn detach(plan: &Network) -> Result<()> {
-    let unpublished = if plan.ports.is_empty() { Ok(()) } else { firewall::unpublish(&mut open_netfilter()?, plan) };
-    let mut route = open_route()?;
-    let deleted = delete_pair(&mut route, plan);
+    // Closing this socket right after deleting elements would wait for their grace period; the link's covers it.
+    let mut netfilter = open_netfilter()?;
+    let unpublished = unpublish(&mut netfilter, plan);
+    let deleted = delete_pair(&mut open_route()?, plan);
     unpublished.and(deleted)
+}
+
+/// Takes the published ports back and leaves the veth pair to the kernel, which deletes it with the namespace.
+///
+/// For the one who knows that the last process of the namespace has ended and that no descriptor or mount holds it.
+/// The pair is gone some 10 to 50 ms after the namespace; a later [`detach`] or [`attach`] of the same plan is safe at
+/// any moment.
+pub fn withdraw(plan: &Network) -> Result<Lingering> {
+    if plan.ports.is_empty() {
+        return Ok(Lingering { _netfilter: None });
+    }
+    let mut netfilter = open_netfilter()?;
+    unpublish(&mut netfilter, plan)?;
+    Ok(Lingering { _netfilter: Some(netfilter) })
+}
+
+/// A socket that is better closed late: soon after [`withdraw`], dropping this waits for the kernel, some 7 ms.
+#[must_use = "dropped at once, it waits for the kernel"]
+pub struct Lingering {
+    _netfilter: Option<Socket>,
+}
+
+fn unpublish(netfilter: &mut Socket, plan: &Network) -> Result<()> {
+    firewall::unpublish(netfilter, plan)?;
+    conntrack::forget_own(netfilter, plan)
 }
 
 /// Removes a bridge with its rules, here and in foreign tables; the table `inet brig` goes with the last bridge.
@@ -104,6 +132,7 @@ pub(crate) fn open_netfilter() -> Result<Socket> {
 fn open_firewall(netfilter: &mut Socket, plan: &Network) -> Result<()> {
     if !plan.ports.is_empty() {
         firewall::publish(netfilter, plan)?;
+        conntrack::forget_others(netfilter, plan)?;
     } else if !firewall::stands(netfilter, &plan.bridge)? {
         firewall::ensure(netfilter, &plan.bridge)?;
     }

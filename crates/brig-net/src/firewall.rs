@@ -21,7 +21,7 @@
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::message::{ACK, Batch};
+use crate::message::Batch;
 use crate::netlink::Socket;
 use crate::nftables::{
     ACCEPT, CT_STATE, CT_STATUS, DELETE_TABLE, DROP, Element, FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, FIB_DADDR,
@@ -35,6 +35,8 @@ use crate::plan::{Bridge, Network};
 pub(crate) const TABLE: &str = "brig";
 
 const ATTEMPTS: usize = 8;
+/// How many elements go into one message to or from the kernel; both ways have bounded buffers.
+const CHUNK: usize = 64;
 const BRIDGES: &str = "bridges";
 const MASQUERADED: &str = "masqueraded";
 const HAIRPINS: &str = "hairpins";
@@ -95,7 +97,7 @@ pub(crate) fn forget(socket: &mut Socket, bridge: &Bridge) -> Result<()> {
             return Ok(());
         }
         let deleted = transaction(socket, generation, |batch| {
-            batch.message(DELETE_TABLE, ACK, &header(FAMILY_INET), |batch| batch.text(1, TABLE));
+            batch.message(DELETE_TABLE, 0, &header(FAMILY_INET), |batch| batch.text(1, TABLE));
         })
         .map(|refusals| refusals.first().map(|refusal| refusal.errno))
         .map_err(|errno| refused("delete table", errno))?;
@@ -114,6 +116,10 @@ fn refused(operation: &'static str, errno: Errno) -> Error {
 
 /// Adds elements, creating the table when it is missing.
 fn add(socket: &mut Socket, elements: &[Element]) -> std::result::Result<(), Errno> {
+    elements.chunks(CHUNK).try_for_each(|chunk| add_chunk(socket, chunk))
+}
+
+fn add_chunk(socket: &mut Socket, elements: &[Element]) -> std::result::Result<(), Errno> {
     for _ in 0..ATTEMPTS {
         let refusals = transaction(socket, None, |batch| add_all(batch, elements))?;
         match refusals.first() {
@@ -150,6 +156,14 @@ fn delete_where(
     socket: &mut Socket,
     elements: &[Element],
     chosen: impl Fn(&Element, &[u8]) -> bool,
+) -> std::result::Result<(), Errno> {
+    elements.chunks(CHUNK).try_for_each(|chunk| delete_chunk_where(socket, chunk, &chosen))
+}
+
+fn delete_chunk_where(
+    socket: &mut Socket,
+    elements: &[Element],
+    chosen: &impl Fn(&Element, &[u8]) -> bool,
 ) -> std::result::Result<(), Errno> {
     for _ in 0..ATTEMPTS {
         let (generation, found) = query(socket, elements)?;

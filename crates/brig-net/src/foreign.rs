@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::attach::open_netfilter;
 use crate::error::{Error, Result};
 use crate::firewall::TABLE;
-use crate::message::{ACK, DUMP, Message, big_u32, find, string};
+use crate::message::{DUMP, Message, big_u32, find, string};
 use crate::netlink::Socket;
 use crate::nftables::{
     ACCEPT, DELETE_RULE, DROP, FAMILY_INET, FAMILY_IPV4, FAMILY_IPV6, GET_CHAIN, GET_GENERATION, GET_RULE, HEADER_LEN,
@@ -69,7 +69,7 @@ pub(crate) fn accept(socket: &mut Socket, bridge: &Bridge) -> Result<()> {
     for _ in 0..ATTEMPTS {
         let (generation, drops) = list(socket)?;
         let mut missing = Vec::new();
-        for found in &drops {
+        for found in drops.iter().filter(|found| found.family != "ip6" || bridge.gateway6.is_some()) {
             if !has_accept(socket, found, &bridge.name)? {
                 missing.push(found);
             }
@@ -232,7 +232,7 @@ pub(crate) fn remove(socket: &mut Socket, bridge: Option<&str>) -> Result<()> {
         }
         let refusals = transaction(socket, generation, |batch| {
             for (family, table, chain, handle) in &doomed {
-                batch.message(DELETE_RULE, ACK, &header(*family), |batch| {
+                batch.message(DELETE_RULE, 0, &header(*family), |batch| {
                     batch.text(1, table);
                     batch.text(2, chain);
                     batch.attribute(3, handle);

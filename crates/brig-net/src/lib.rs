@@ -20,12 +20,14 @@
 //! | `publish` | the bound sockets that reserve published ports |
 //! | `bridge`, `link`, `namespace`, `sysctl` | the kernel's network objects, by rtnetlink and /proc/sys |
 //! | `firewall`, `foreign` | the rules of the table `inet brig`; what other tables drop |
+//! | `conntrack` | old UDP flows that rules no longer match |
 //! | `nftables`, `netlink`, `message` | the wire: expressions, sockets, attributes |
 //! | `relay` | published ports that address translation cannot serve (`::1`) |
 //! | `lease`, `probe`, `usage`, `resolv` | addresses, the doctor's questions, counters, resolv.conf |
 
 mod attach;
 mod bridge;
+mod conntrack;
 mod error;
 mod firewall;
 mod foreign;
@@ -44,7 +46,7 @@ pub mod relay;
 pub mod resolv;
 pub mod usage;
 
-pub use attach::{Attachment, adopt, attach, detach, remove_bridge, restore_forwarding};
+pub use attach::{Attachment, Lingering, adopt, attach, detach, remove_bridge, restore_forwarding, withdraw};
 pub use error::{Error, Result};
 pub use foreign::{ForeignDrop, foreign_forward_drops, remove_foreign_accepts};
 pub use namespace::loopback_up;

@@ -34,18 +34,20 @@ pub(crate) struct Batch {
     bytes: Vec<u8>,
     first: u32,
     next: u32,
+    newest: usize,
     unanswered: u32,
 }
 
 impl Batch {
     /// Begins a batch whose first message has the sequence number `first`.
     pub(crate) fn new(first: u32) -> Self {
-        Self { bytes: Vec::with_capacity(1024), first, next: first, unanswered: 0 }
+        Self { bytes: Vec::with_capacity(1024), first, next: first, newest: 0, unanswered: 0 }
     }
 
     /// Appends a message: its fixed header, then the attributes that `fill` appends.
     pub(crate) fn message(&mut self, kind: u16, flags: u16, header: &[u8], fill: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
+        self.newest = start;
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
         self.bytes.extend_from_slice(&(flags | REQUEST).to_ne_bytes());
@@ -107,6 +109,15 @@ impl Batch {
 
     fn pad(&mut self) {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+
+    /// Asks for an acknowledgement of the newest message.
+    pub(crate) fn acknowledge_newest(&mut self) {
+        // The flags begin at byte 6 of the header; ACK is in its low byte.
+        let place = self.newest + if cfg!(target_endian = "little") { 6 } else { 7 };
+        if let Some(flags) = self.bytes.get_mut(place) {
+            *flags |= ACK.to_be_bytes()[1];
+        }
     }
 
     /// Appends a message that is not answered and does not count as the last one.

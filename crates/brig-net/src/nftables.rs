@@ -63,7 +63,7 @@ pub(crate) fn header(family: u8) -> [u8; HEADER_LEN] {
     [family, 0, 0, 0]
 }
 
-/// Sends one transaction: `fill` appends its messages and marks the last with `ACK`.
+/// Sends one transaction of the messages that `fill` appends.
 ///
 /// With a generation, the transaction fails with ERESTART when the rules have changed since.
 pub(crate) fn transaction(
@@ -81,6 +81,7 @@ pub(crate) fn transaction(
         }
     });
     fill(&mut batch);
+    batch.acknowledge_newest();
     batch.close(BATCH_END, &head);
     socket.exchange(&batch, |_, _| {})
 }
@@ -109,12 +110,12 @@ pub(crate) struct Element {
 impl Element {
     /// Appends the message that adds the element; an equal one that exists already is fine.
     pub(crate) fn add(&self, batch: &mut Batch, table: &str) {
-        self.message(batch, table, NEW_ELEMENT, ACK | CREATE);
+        self.message(batch, table, NEW_ELEMENT, CREATE);
     }
 
     /// Appends the message that deletes the element of this key.
     pub(crate) fn delete(&self, batch: &mut Batch, table: &str) {
-        self.message(batch, table, DELETE_ELEMENT, ACK);
+        self.message(batch, table, DELETE_ELEMENT, 0);
     }
 
     /// Appends the message that asks for the element of this key.
@@ -172,7 +173,7 @@ pub(crate) fn read_comment(user_data: &[u8]) -> Option<&str> {
 
 /// Appends a table that must not exist yet.
 pub(crate) fn new_table(batch: &mut Batch, table: &str) {
-    batch.message(NEW_TABLE, ACK | CREATE | EXCL, &header(FAMILY_INET), |batch| batch.text(1, table));
+    batch.message(NEW_TABLE, CREATE | EXCL, &header(FAMILY_INET), |batch| batch.text(1, table));
 }
 
 /// Where a base chain is hooked in.
@@ -187,7 +188,7 @@ pub(crate) struct Hook {
 
 /// Appends a base chain with the policy accept.
 pub(crate) fn new_chain(batch: &mut Batch, table: &str, chain: &str, hook: &Hook) {
-    batch.message(NEW_CHAIN, ACK | CREATE, &header(FAMILY_INET), |batch| {
+    batch.message(NEW_CHAIN, CREATE, &header(FAMILY_INET), |batch| {
         batch.text(1, table);
         batch.text(3, chain);
         batch.nest(4, |batch| {
@@ -238,7 +239,7 @@ pub(crate) fn new_set(batch: &mut Batch, table: &str, id: u32, set: &str, key: &
     const MAP: u32 = 0x8;
     let (key_type, key_len) = type_and_len(key);
     let (value_type, value_len) = type_and_len(value);
-    batch.message(NEW_SET, ACK | CREATE, &header(FAMILY_INET), |batch| {
+    batch.message(NEW_SET, CREATE, &header(FAMILY_INET), |batch| {
         batch.text(1, table);
         batch.text(2, set);
         batch.number_be(3, if value.is_empty() { 0 } else { MAP });
@@ -272,7 +273,7 @@ pub(crate) struct Place<'a> {
 /// Appends a rule, with a comment if that is not empty.
 pub(crate) fn new_rule(batch: &mut Batch, place: &Place<'_>, text: &str, expressions: impl FnOnce(&mut Batch)) {
     let order = if place.at_head { 0 } else { APPEND };
-    batch.message(NEW_RULE, ACK | CREATE | order, &header(place.family), |batch| {
+    batch.message(NEW_RULE, CREATE | order, &header(place.family), |batch| {
         batch.text(1, place.table);
         batch.text(2, place.chain);
         batch.nest(4, expressions);

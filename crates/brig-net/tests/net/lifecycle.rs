@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 
 use brig_net::plan::Protocol;
-use brig_net::{Error, adopt, attach, detach, remove_bridge, restore_forwarding};
+use brig_net::{Error, adopt, attach, detach, remove_bridge, restore_forwarding, withdraw};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::world::{HOST, OUTSIDE, Space, World, ask_tcp, on, sh, tcp, udp};
@@ -145,8 +145,64 @@ fn a_failed_attach_undoes_itself() {
 }
 
 #[test]
+fn a_flow_that_began_earlier_finds_the_container() {
+    let world = World::new();
+    // The path to the host is warm, and connections are tracked, before anything is published.
+    let (_first, _attachment) = world.attach(&World::plan(9, &[]));
+    let socket = world.outside.run(|| UdpSocket::bind("0.0.0.0:4000").unwrap());
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    socket.send_to(b"?", (HOST, 8053)).unwrap();
+    let ask = || {
+        let mut buffer = [0; 100];
+        socket.send_to(b"!", (HOST, 8053)).unwrap();
+        let (len, _) = socket.recv_from(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..len]).into_owned()
+    };
+    for number in [2, 3] {
+        let plan = World::plan(number, &[udp(8053)]);
+        let (_space, _attachment) = world.serve(&plan);
+        assert_eq!(ask(), format!("{OUTSIDE}\n!"));
+        let flows = || sh("grep -c 'udp.*dport=8053' /proc/thread-self/net/nf_conntrack || true");
+        assert_eq!(flows(), "1\n");
+        detach(&plan).unwrap();
+        assert_eq!(flows(), "0\n");
+    }
+}
+
+#[test]
+fn many_ports_go_through_bounded_buffers() {
+    let world = World::new();
+    let ports: Vec<_> = (20_000..20_600).map(tcp).collect();
+    let plan = World::plan(2, &ports);
+    let (_space, _attachment) = world.serve(&plan);
+    for port in [20_000, 20_063, 20_064, 20_599] {
+        assert_eq!(world.outside.ask_tcp(HOST, port, "hello"), OUTSIDE);
+    }
+    let published = || sh("nft list map inet brig anywhere4 | grep -o 'tcp \\.' | wc -l");
+    assert_eq!(published(), "600\n");
+    detach(&plan).unwrap();
+    assert_eq!(published(), "0\n");
+}
+
+#[test]
+fn a_withdrawn_pair_goes_with_its_namespace() {
+    let world = World::new();
+    let plan = World::plan(2, &[tcp(8080)]);
+    let (space, attachment) = world.attach(&plan);
+    let lingering = withdraw(&plan).unwrap();
+    assert_eq!(sh("nft list map inet brig anywhere4 | grep -c tcp || true"), "0\n");
+    // The next run does not wait for the kernel to have finished with this one.
+    drop((space, attachment, lingering));
+    let (space, attachment) = world.serve(&plan);
+    assert_eq!(world.outside.ask_tcp(HOST, 8080, "hello"), OUTSIDE);
+    let _lingering = withdraw(&plan).unwrap();
+    drop((space, attachment));
+}
+
+#[test]
 fn twenty_at_the_same_time() {
     let world = World::new();
+    sh("iptables -P FORWARD DROP");
     let plans: Vec<_> = (0..20).map(|n| World::plan(2 + n, &[tcp(8000 + u16::from(n))])).collect();
     let attached: Vec<_> = std::thread::scope(|scope| {
         let starts: Vec<_> = plans
@@ -168,7 +224,8 @@ fn twenty_at_the_same_time() {
         let neighbour = Ipv4Addr::new(10, 88, 0, 2 + u8::try_from((n + 1) % 20).unwrap());
         container.ask_tcp(&neighbour.to_string(), 81, "hello");
     }
-    // One table, with each rule once.
+    // One table, with each rule once; and one pair of rules in the foreign chain.
+    assert_eq!(sh("iptables -S | grep -c brig0"), "2\n");
     assert_eq!(sh("nft list table inet brig | grep -cw drop"), "4\n");
     assert_eq!(sh("nft list table inet brig | grep -c 'dnat ip'"), "8\n");
     for plan in &plans {
