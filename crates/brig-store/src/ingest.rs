@@ -249,19 +249,20 @@ impl Store {
                 ready.push(Ready { name: name.clone(), record: record.clone(), staged: None });
                 continue;
             }
-            let fetched = match fetched {
-                Some(fetched) => fetched,
-                None => {
-                    let first = plan.repeats.unwrap_or(index);
-                    if let Some(same) = ready.get(first).filter(|same| same.name == layers::alone_name(&plan.diff_id)) {
-                        ready.push(Ready { name: same.name.clone(), record: same.record.clone(), staged: None });
-                        continue;
-                    }
-                    // The same blob again over other layers: it is unpacked anew, from what is here.
-                    let part = self.part_path(&plan.blob.digest);
-                    let path = if part.exists() { part } else { self.blob_path(&plan.blob.digest) };
-                    layer::unpack_file(self, plan, &path, &lease.path().join(format!("layer-{index}")))?
+            let fetched = if let Some(fetched) = fetched {
+                fetched
+            } else {
+                let first = plan.repeats.unwrap_or(index);
+                if let Some(same) = ready.get(first).filter(|same| same.name == layers::alone_name(&plan.diff_id)) {
+                    let copy =
+                        Ready { name: same.name.clone(), record: same.record.clone(), staged: same.staged.clone() };
+                    ready.push(copy);
+                    continue;
                 }
+                // The same blob again over other layers: it is unpacked anew, from what is here.
+                let part = self.part_path(&plan.blob.digest);
+                let path = if part.exists() { part } else { self.blob_path(&plan.blob.digest) };
+                layer::unpack_file(self, plan, &path, &lease.path().join(format!("layer-{index}")))?
             };
             let Some(unpacked) = fetched.unpacked else { continue };
             let below: Vec<_> =

@@ -1,7 +1,7 @@
 //! An OCI image layout in a directory: `oci-layout`, `index.json`, `blobs/<algorithm>/<hex>`.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use brig_spec::image::{Descriptor, Document, Index, MANIFEST_MAX, Manifest};
@@ -119,11 +119,4 @@ pub(crate) fn select_manifest(
         }
     }
     Err(refuse("its indexes are nested too deeply".to_owned()))
-}
-
-/// Reads at most `limit` bytes.
-pub(crate) fn read_limited(reader: impl Read, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    reader.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit { Err(io::Error::other("it is too large")) } else { Ok(bytes) }
 }

@@ -15,11 +15,13 @@
 //! layers, write the record, point the names. A crash between any two of these leaves content that no record names, which
 //! [`Store::collect`] removes, and never a record without its content.
 
+mod archive;
 mod blobs;
 mod collect;
 mod compression;
 mod disk;
 mod error;
+mod export;
 mod hash;
 mod image;
 mod ingest;
@@ -29,19 +31,23 @@ mod lease;
 mod limits;
 mod observe;
 mod pump;
+mod rootfs;
 mod tarball;
 mod unpack;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+pub use archive::{Archive, ArchiveImage};
 pub use collect::{Collected, InUse};
 pub use error::{Error, Result};
+pub use export::SaveFormat;
 pub use image::{Image, ImageSummary, LayerRecord, Listing, Removed, RootMetadata};
 pub use ingest::{BlobSource, NewImage, Opened};
 pub use layout::Layout;
 pub use limits::Limits;
 pub use observe::{Observer, Progress, Silent};
+pub use rootfs::Import;
 pub use tarball::Fault;
 
 /// An image store in one directory; several processes may use it at once.

@@ -28,7 +28,7 @@ impl Default for Limits {
             ratio: 200,
             ratio_floor: 1 << 30,
             parallel: processors.clamp(3, 8),
-            lock_wait: Duration::from_mins(30),
+            lock_wait: Duration::from_secs(30 * 60),
         }
     }
 }

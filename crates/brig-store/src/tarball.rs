@@ -12,7 +12,7 @@ mod fault;
 mod pax;
 mod sparse;
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 
 pub use fault::Fault;
 use tar::Header;
@@ -247,6 +247,18 @@ impl<R: BufRead> Tarball<R> {
             self.position += step as u64;
             bytes -= step as u64;
         }
+        Ok(())
+    }
+}
+
+impl<R: Read + Seek> Tarball<BufReader<R>> {
+    /// Skips the present entry's data by seeking, for archives that are files.
+    pub(crate) fn seek_past_data(&mut self) -> Result<(), Fault> {
+        let distance = self.data + self.padding;
+        let offset = i64::try_from(distance).map_err(|_| Fault::Truncated)?;
+        self.input.seek_relative(offset).map_err(Fault::from_stream)?;
+        self.position += distance;
+        (self.data, self.padding) = (0, 0);
         Ok(())
     }
 }

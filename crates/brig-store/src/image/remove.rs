@@ -63,10 +63,10 @@ impl Store {
         let names = self.names()?;
         let mut gone = Vec::new();
         for id in self.image_ids()? {
-            let named = names.iter().any(|(_, owner)| *owner == id);
+            let has_name = names.iter().any(|(_, owner)| *owner == id);
             let used = in_use.images.iter().any(|(image, _)| *image == id);
             // A record that cannot be read may belong to a newer brig: it stays.
-            if named || used || !matches!(self.read_image(&id), Ok(Some(_))) {
+            if has_name || used || !matches!(self.read_image(&id), Ok(Some(_))) {
                 continue;
             }
             let path = self.images_path().join(format!("{}.json", id.hex()));

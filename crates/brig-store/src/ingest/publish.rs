@@ -55,8 +55,9 @@ impl Store {
         disk::sync_directory(&self.root.join("blobs/sha256"))?;
         disk::sync_directory(&self.root.join("blobs/sha512"))?;
         // 4. Layers.
-        for ready in incoming.ready {
-            if let Some(staged) = &ready.staged {
+        for (index, ready) in incoming.ready.iter().enumerate() {
+            let again = incoming.ready[..index].iter().any(|other| other.name == ready.name);
+            if let Some(staged) = ready.staged.as_ref().filter(|_| !again) {
                 step("layer");
                 rename_new(staged, &self.layer_path(&ready.name))?;
             }
@@ -79,8 +80,7 @@ impl Store {
 /// Renames a file or directory to a name that, if it is taken, has the same content already.
 fn rename_new(from: &Path, to: &Path) -> Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(()),
+        Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(()),
         // Some file systems do not know the flag; for a directory, rename refuses a full target by itself.
         Err(Errno::INVAL) => match std::fs::rename(from, to) {
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),

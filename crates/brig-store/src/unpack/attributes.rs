@@ -118,9 +118,8 @@ fn is_overlays(name: &[u8]) -> bool {
 /// Lets pass what the file system cannot store, except for capabilities, whose loss would break the program.
 fn forgive(name: &[u8], result: rustix::io::Result<()>) -> rustix::io::Result<()> {
     match result {
-        Err(Errno::OPNOTSUPP) if name != b"security.capability" => Ok(()),
         // user.* is not for symbolic links and devices; trusted.* and security.* may be beyond our rights.
-        Err(Errno::PERM) if name != b"security.capability" => Ok(()),
+        Err(Errno::OPNOTSUPP | Errno::PERM) if name != b"security.capability" => Ok(()),
         other => other,
     }
 }

@@ -155,9 +155,8 @@ impl Tree {
                     self.directories.insert(next.clone(), State::Implicit);
                     resolved = next;
                 }
-                Err(Errno::NOENT) => return Ok(None),
                 Err(Errno::INVAL) if make => return Err(Fault::path(path, "its parent is not a directory")),
-                Err(Errno::INVAL) => return Ok(None),
+                Err(Errno::NOENT | Errno::INVAL) => return Ok(None),
                 Err(error) => return Err(Fault::io("look up", &next)(error)),
             }
         }
