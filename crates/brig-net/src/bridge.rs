@@ -4,12 +4,14 @@
 //!   create (down) -> addresses, settings -> firewall elements -> up
 //! ```
 //!
-//! Up is the last step, so one look at the link tells whether anything is left to do. Each step before it is harmless
-//! when done twice: processes that start at the same time need no lock.
+//! Up is the last step, so one look at the link (and one at the gateway's address, which an administrator may have
+//! removed) tells whether anything is left to do. Each step before it is harmless when done twice: processes that start
+//! at the same time need no lock.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
 use crate::error::{Error, Result};
 use crate::firewall;
@@ -21,7 +23,9 @@ use crate::sysctl;
 
 /// Gives the index of the bridge, made whole first if need be.
 pub(crate) fn ensure(route: &mut Socket, netfilter: &mut Socket, bridge: &Bridge) -> Result<u32> {
-    if let Some(Link { index, up: true, .. }) = look(route, bridge)? {
+    if let Some(Link { index, up: true, .. }) = look(route, bridge)?
+        && has_address(bridge)
+    {
         return Ok(index);
     }
     let index = make(route, bridge)?;
@@ -30,6 +34,12 @@ pub(crate) fn ensure(route: &mut Socket, netfilter: &mut Socket, bridge: &Bridge
     link::up(&mut batch, index, ACK);
     route.expect(&batch).map_err(|errno| Error::kernel("bring up bridge", &bridge.name, errno))?;
     Ok(index)
+}
+
+/// Tells whether the gateway's address is the host's, by the cheapest question: whether a socket may be bound to it.
+fn has_address(bridge: &Bridge) -> bool {
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    socket.and_then(|socket| bind(&socket, &SocketAddr::from((bridge.gateway, 0)))).is_ok()
 }
 
 /// Creates the bridge and configures it, but does not bring it up; what is there already is kept.

@@ -53,7 +53,16 @@ const ROUTE_LOCAL: u32 = 2;
 
 /// Makes sure that the table stands and knows the bridge.
 pub(crate) fn ensure(socket: &mut Socket, bridge: &Bridge) -> Result<()> {
-    add(socket, &bridge_elements(bridge)).map_err(|errno| refused("add to table", errno))
+    let elements = bridge_elements(bridge);
+    // A transaction that fails waits for a grace period, some 10 ms: ask before.
+    let known = members(socket).map_err(|errno| refused("read table", errno))?.1.is_some();
+    let created = if known { Ok(false) } else { create_with(socket, &elements) };
+    let result = match created {
+        Ok(true) => Ok(()),
+        Ok(false) => add(socket, &elements),
+        Err(errno) => Err(errno),
+    };
+    result.map_err(|errno| refused("add to table", errno))
 }
 
 /// Tells whether the table stands and knows the bridge, by one cheap question.
@@ -127,17 +136,24 @@ fn add_chunk(socket: &mut Socket, elements: &[Element]) -> std::result::Result<(
             Some(refusal) if refusal.errno == Errno::NOENT => {}
             Some(refusal) => return Err(refusal.errno),
         }
-        let refusals = transaction(socket, None, |batch| {
-            create(batch);
-            add_all(batch, elements);
-        })?;
-        match refusals.first() {
-            None => return Ok(()),
-            Some(refusal) if refusal.errno == Errno::EXIST => {}
-            Some(refusal) => return Err(refusal.errno),
+        if create_with(socket, elements)? {
+            return Ok(());
         }
     }
     Err(Errno::AGAIN)
+}
+
+/// Creates the table with elements; false when somebody else was quicker.
+fn create_with(socket: &mut Socket, elements: &[Element]) -> std::result::Result<bool, Errno> {
+    let refusals = transaction(socket, None, |batch| {
+        create(batch);
+        add_all(batch, elements);
+    })?;
+    match refusals.first() {
+        None => Ok(true),
+        Some(refusal) if refusal.errno == Errno::EXIST => Ok(false),
+        Some(refusal) => Err(refusal.errno),
+    }
 }
 
 fn add_all(batch: &mut Batch, elements: &[Element]) {

@@ -1,10 +1,12 @@
 //! What must get through, and whom the other side sees.
 
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
 
 use brig_net::usage::usage;
-use brig_net::{detach, loopback_up};
+use brig_net::{attach, detach, loopback_up};
 
 use crate::world::{
     HOST, HOST6, OUTSIDE, OUTSIDE6, Space, World, ask_tcp, ask_udp, frames_are_not_filtered, on, sh, tcp, udp,
@@ -112,6 +114,37 @@ fn ipv6_is_attached_published_and_masqueraded() {
     let IpAddr::V6(inside) = plan.address6.unwrap().into() else { unreachable!() };
     assert!(!world.outside.reaches_tcp(&inside.to_string(), 81), "not published");
     drop(attachment);
+}
+
+#[test]
+fn a_namespace_of_another_user_namespace_is_attached_too() {
+    let world = World::new();
+    let mut child = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "sh", "-c", "echo ready; exec cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = [0; 6];
+    child.stdout.take().unwrap().read_exact(&mut ready).unwrap();
+    let netns = Space(std::fs::File::open(format!("/proc/{}/ns/net", child.id())).unwrap().into());
+    let attachment = attach(&World::plan(2, &[tcp(8080)]), netns.0.as_fd(), world.state.path());
+    // The end of its input lets it go, whatever came of that.
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    let _attachment = attachment.unwrap();
+    netns.serve_tcp(Ipv4Addr::UNSPECIFIED, 80);
+    assert_eq!(world.outside.ask_tcp(HOST, 8080, "hello"), OUTSIDE);
+}
+
+#[test]
+fn a_bridge_that_lost_its_address_is_mended() {
+    let world = World::new();
+    let (_one, _a) = world.attach(&World::plan(2, &[]));
+    sh("ip address flush dev brig0");
+    let (two, _b) = world.attach(&World::plan(3, &[]));
+    world.outside.serve_tcp(Ipv4Addr::UNSPECIFIED, 7);
+    assert_eq!(two.ask_tcp(OUTSIDE, 7, "hello"), HOST);
 }
 
 #[test]
