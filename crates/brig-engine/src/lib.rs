@@ -16,6 +16,7 @@ pub mod config;
 pub mod disk;
 pub mod error;
 pub mod idpool;
+pub mod images;
 pub mod names;
 pub mod networks;
 pub mod oci;

@@ -1,1 +1,23 @@
-//! brig-registry
+//! The wire: pulling images by the OCI distribution protocol.
+//!
+//! ```text
+//!   GET /v2/<name>/manifests/<tag|digest>     a manifest or an index, at most 4 MiB
+//!   GET /v2/<name>/blobs/<digest>             a blob, from any byte on; redirects to a store elsewhere
+//!     401 WWW-Authenticate: Bearer realm=..   --> GET realm?service=..&scope=..  --> the same request with the token
+//!     401 WWW-Authenticate: Basic             --> the same request with user and password
+//! ```
+//!
+//! The face is blocking: a [`Client`] owns a small runtime of its own, and a [`Blob`] is a `Read`. Names are resolved
+//! without the C library, which a static program must not ask. Secrets go to the host that they are for and nowhere
+//! else: not to the target of a redirect, not into errors, not into logs.
+
+mod auth;
+mod blob;
+mod client;
+mod credentials;
+mod error;
+mod http;
+
+pub use blob::Blob;
+pub use client::{Client, Manifest, Options};
+pub use error::Error;

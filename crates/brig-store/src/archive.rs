@@ -133,7 +133,7 @@ impl Store {
         names: &[Reference],
         observer: &dyn Observer,
     ) -> Result<Image> {
-        let new = NewImage { manifest: &image.manifest, media_type: None, names, origin: None };
+        let new = NewImage { manifest: &image.manifest, media_type: None, names, origins: &[] };
         self.add(&new, archive, observer)
     }
 }

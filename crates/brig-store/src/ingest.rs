@@ -55,8 +55,8 @@ pub struct NewImage<'a> {
     pub media_type: Option<&'a str>,
     /// The names that the image gets.
     pub names: &'a [Reference],
-    /// The registry name under which the manifest's digest can be pulled again.
-    pub origin: Option<&'a Reference>,
+    /// Registry names with the digest of the manifest or of the index above it: the image can be pulled again by them.
+    pub origins: &'a [Reference],
 }
 
 /// One layer of the image that is coming in.

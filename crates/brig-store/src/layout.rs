@@ -68,7 +68,7 @@ impl Store {
         observer: &dyn Observer,
     ) -> Result<Image> {
         let manifest = layout.manifest(tag, platform)?;
-        self.add(&NewImage { manifest: &manifest, media_type: None, names, origin: None }, layout, observer)
+        self.add(&NewImage { manifest: &manifest, media_type: None, names, origins: &[] }, layout, observer)
     }
 }
 

@@ -145,7 +145,7 @@ impl Store {
         };
         let manifest = serde_json::to_vec(&manifest).map_err(fail)?;
         // 3. The way of every image.
-        let new = NewImage { manifest: &manifest, media_type: None, names, origin: None };
+        let new = NewImage { manifest: &manifest, media_type: None, names, origins: &[] };
         self.add(&new, &Pieces { file: &file, layer: &layer, config: &config_raw }, observer)
     }
 }

@@ -1,1 +1,4 @@
-//! testkit
+//! What tests share: small images, registries on loopback. Only tests depend on it.
+
+pub mod image;
+pub mod registry;

@@ -14,6 +14,8 @@ use crate::{Store, disk};
 /// The format of image records that this program writes.
 pub(crate) const FORMAT: u32 = 1;
 const RECORD_MAX: u64 = 4 << 20;
+/// The most origins that a record keeps.
+const ORIGINS_MAX: usize = 64;
 
 /// Metadata of an image's root directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,8 +96,7 @@ impl Store {
         if let Ok(Some(old)) = self.read_image(&record.id) {
             record.added = old.added;
             for origin in old.origins {
-                // Another manifest with the same configuration can no longer be found here.
-                if origin.digest() == Some(&record.manifest) && !record.origins.contains(&origin) {
+                if record.origins.len() < ORIGINS_MAX && !record.origins.contains(&origin) {
                     record.origins.push(origin);
                 }
             }

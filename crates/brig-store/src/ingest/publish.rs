@@ -111,7 +111,7 @@ fn record(incoming: &Incoming<'_>) -> ImageRecord {
         manifest_type: incoming.manifest.media_type.clone().or(incoming.image.media_type.map(str::to_owned)),
         manifest_size: incoming.image.manifest.len() as u64,
         config_size: incoming.config_raw.len() as u64,
-        origins: incoming.image.origin.iter().map(|origin| origin.pinned(incoming.manifest_digest.clone())).collect(),
+        origins: incoming.image.origins.to_vec(),
         created: incoming.config.created.clone(),
         added,
         platform: incoming.config.platform(),

@@ -1,0 +1,143 @@
+//! A blob as a blocking reader that resumes by itself.
+
+use std::io::{self, Read};
+
+use brig_spec::image::Descriptor;
+use brig_spec::reference::Reference;
+use bytes::{Buf, Bytes};
+use reqwest::header::CONTENT_RANGE;
+use reqwest::{Response, StatusCode};
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::http::Request;
+
+/// The body of a blob from some byte on.
+pub struct Blob {
+    client: Client,
+    reference: Reference,
+    descriptor: Descriptor,
+    response: Option<Response>,
+    chunk: Bytes,
+    /// Where the next byte stands in the blob.
+    position: u64,
+    offset: u64,
+    /// Breaks since the last byte that came.
+    breaks: u32,
+}
+
+impl std::fmt::Debug for Blob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Blob")
+            .field("digest", &self.descriptor.digest)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Blob {
+    pub(crate) fn open(
+        client: Client,
+        reference: Reference,
+        descriptor: Descriptor,
+        offset: u64,
+    ) -> Result<Self, Error> {
+        let mut blob = Self {
+            client,
+            reference,
+            descriptor,
+            response: None,
+            chunk: Bytes::new(),
+            position: offset,
+            offset,
+            breaks: 0,
+        };
+        blob.connect()?;
+        blob.offset = blob.position;
+        Ok(blob)
+    }
+
+    /// Returns where the reader began, in bytes: zero if the registry knows no ranges.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Asks for everything from the present position on; moves it back if the registry sends more.
+    fn connect(&mut self) -> Result<(), Error> {
+        let http = &self.client.inner.http;
+        let host = self.reference.host();
+        let request = Request {
+            host,
+            repository: self.reference.repository(),
+            path: format!("blobs/{}", self.descriptor.digest),
+            accept: "",
+            offset: self.position,
+            what: format!("blob {} of {}", self.descriptor.digest, self.reference.familiar()),
+        };
+        let response = self.client.block_on(http.send(&request))?;
+        self.position = if response.status() == StatusCode::PARTIAL_CONTENT {
+            let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+            let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
+            match start {
+                Some(start) if start <= self.position => start,
+                _ => {
+                    let reason = "it sent another range than asked for".to_owned();
+                    return Err(Error::Protocol { host: host.to_owned(), reason });
+                }
+            }
+        } else {
+            0
+        };
+        self.response = Some(response);
+        Ok(())
+    }
+
+    /// Fetches the next chunk; `None` at the end of the body.
+    fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let Some(response) = self.response.as_mut() else { return Ok(None) };
+        self.client.block_on(self.client.inner.http.chunk(self.reference.host(), response))
+    }
+
+    /// Goes on after a break: connects again, and skips what comes a second time.
+    fn resume(&mut self) -> Result<(), Error> {
+        let wanted = self.position;
+        tracing::debug!(digest = %self.descriptor.digest, at = wanted, "blob broke off, resuming");
+        self.response = None;
+        self.connect()?;
+        while self.position < wanted {
+            let Some(chunk) = self.next()? else { break };
+            let take = chunk.len().min(usize::try_from(wanted - self.position).unwrap_or(usize::MAX));
+            self.position += take as u64;
+            self.chunk = chunk.slice(take..);
+        }
+        Ok(())
+    }
+}
+
+impl Read for Blob {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            let broken = match self.next() {
+                Ok(Some(chunk)) => {
+                    self.chunk = chunk;
+                    continue;
+                }
+                Ok(None) if self.position >= self.descriptor.size => return Ok(0),
+                Ok(None) => None,
+                Err(error) => Some(error),
+            };
+            // A body that ends early without an error is a break too, but an honest short blob ends the same way.
+            self.breaks += 1;
+            if self.breaks > self.client.inner.http.options.retries {
+                return broken.map_or(Ok(0), |error| Err(io::Error::other(error)));
+            }
+            self.resume().map_err(io::Error::other)?;
+        }
+        let length = self.chunk.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.chunk[..length]);
+        self.chunk.advance(length);
+        self.position += length as u64;
+        self.breaks = 0;
+        Ok(length)
+    }
+}

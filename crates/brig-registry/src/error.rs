@@ -1,0 +1,126 @@
+//! What can go wrong with a registry.
+
+use std::time::Duration;
+
+use brig_spec::digest::Digest;
+
+/// The reason why a request to a registry failed. No variant holds a URL's query, a header or a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The client could not be set up.
+    #[error("cannot set up the registry client: {0}")]
+    Setup(String),
+    /// The trusted certificates could not be read.
+    #[error("cannot read the trusted certificates in `{path}`")]
+    Certificates {
+        /// The bundle.
+        path: String,
+        /// What the file system said.
+        source: std::io::Error,
+    },
+    /// The file of credentials is unreadable.
+    #[error("cannot read the registry credentials in `{path}`: {reason}")]
+    Credentials {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The registry could not be reached, or the connection broke.
+    #[error("cannot reach registry `{host}`")]
+    Unreachable {
+        /// The host that was asked.
+        host: String,
+        /// What went wrong, without the URL.
+        source: reqwest::Error,
+    },
+    /// The registry kept silent.
+    #[error("registry `{host}` sent nothing for {} seconds", .after.as_secs())]
+    Silent {
+        /// The host that was asked.
+        host: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// There is no such repository, tag or digest.
+    #[error("registry `{host}` has no {what}")]
+    NotFound {
+        /// The host that was asked.
+        host: String,
+        /// What was asked for.
+        what: String,
+    },
+    /// The registry wants credentials, or other ones, or the repository does not exist: many do not tell which.
+    #[error("registry `{host}` denies access to {what}")]
+    Denied {
+        /// The host that was asked.
+        host: String,
+        /// What was asked for.
+        what: String,
+    },
+    /// The registry limits the rate of requests.
+    #[error("registry `{0}` has had too many requests")]
+    RateLimited(String),
+    /// The registry answered with a status that has no meaning here.
+    #[error("registry `{host}` answered with status {status} to a request for {what}")]
+    Status {
+        /// The host that was asked.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The registry's answer makes no sense.
+    #[error("registry `{host}` sent a bad answer: {reason}")]
+    Protocol {
+        /// The host that was asked.
+        host: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A manifest is larger than any that is needed.
+    #[error("registry `{host}` sent more than {limit} bytes for {what}")]
+    TooLarge {
+        /// The host that was asked.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// The most bytes allowed.
+        limit: u64,
+    },
+    /// A manifest is not what its digest says.
+    #[error("registry `{host}` sent content with digest {found} for {expected}")]
+    Digest {
+        /// The host that was asked.
+        host: String,
+        /// The digest that was asked for.
+        expected: Digest,
+        /// The digest of what came.
+        found: Digest,
+    },
+}
+
+impl Error {
+    /// Tells whether the same request may succeed a moment later.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { source, .. } => !source.is_builder() && !is_certificate(source),
+            Self::Silent { .. } | Self::RateLimited(_) => true,
+            Self::Status { status, .. } => *status >= 500,
+            _ => false,
+        }
+    }
+}
+
+/// Tells whether a connection failed because the other side is not whom it should be; asking again is no use.
+fn is_certificate(error: &reqwest::Error) -> bool {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = source {
+        if error.to_string().contains("certificate") {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
