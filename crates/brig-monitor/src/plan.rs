@@ -67,7 +67,7 @@ pub enum Rootfs {
         upper: Option<PathBuf>,
         /// The overlay's work directory, on the same file system as `upper`.
         work: Option<PathBuf>,
-        /// Further read-only mounts of the machine stacked below, each `(destination, lowers, upper, work)`: `host:` with several file systems.
+        /// Further file systems of the machine, each an overlay of its own below the root: `host:`.
         submounts: Vec<SubOverlay>,
         /// Whether `upper` and `work` lie on a tmpfs that the monitor makes, since the root cannot hold an upper layer.
         volatile: bool,
@@ -146,6 +146,8 @@ pub enum Undo {
         dir: PathBuf,
         /// The address.
         address: std::net::Ipv4Addr,
+        /// The container that holds it: a lease that has since gone to another is left alone.
+        container: String,
     },
     /// Removes the cgroup and everything below it, in every hierarchy.
     Cgroup(String),
@@ -172,6 +174,8 @@ pub struct ExecPlan {
     pub process: Process,
     /// Whether standard input stays open.
     pub stdin: bool,
-    /// The container's configuration as far as an exec needs it: cgroup path, seccomp, namespaces.
-    pub spec: Spec,
+    /// `<root>/containers/<id>`, whose plan holds the filter and the cgroup.
+    pub container_dir: PathBuf,
+    /// Whether somebody will ask for the exit status later (`-d`), so that the exit record stays.
+    pub keep: bool,
 }

@@ -6,8 +6,8 @@
 //! ```text
 //!   client                               monitor
 //!   Hello {flags: 1 byte}     ------->            wants output? holds stdin?
-//!                             <-------   Stdout / Stderr bytes, as they come (a slow client blocks the container
-//!                                        only while it holds stdin; others lose their connection)
+//!                             <-------   Stdout / Stderr bytes, as they come; a client that does not read holds the
+//!                                        container back, as a full pipe would
 //!   Stdin bytes, StdinEnd     ------->
 //!   Resize {rows u16, columns u16, little endian} ->
 //!   Signal {number: 1 byte}   ------->            sent to the container's first process

@@ -77,10 +77,13 @@ impl Cgroup {
             };
             result?;
         }
-        match resources {
-            Some(resources) => self.update(resources),
-            None => Ok(()),
+        let Some(resources) = resources else { return Ok(()) };
+        let mut resources = resources.clone();
+        if let Some(rules) = resources.devices().as_ref().filter(|rules| !rules.is_empty()) {
+            let rules = devices::with_defaults(rules);
+            resources.set_devices(Some(rules));
         }
+        self.update(&resources)
     }
 
     /// Opens the directory in which clone3(2) lets a child be born: on pure v2 only.

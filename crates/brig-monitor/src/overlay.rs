@@ -1,0 +1,222 @@
+//! The root of a container as a detached overlay mount; Documentation/filesystems/overlayfs.
+//!
+//! Created with the monitor's credentials, never inside the container's user namespace, where `trusted.overlay.*` would be
+//! ignored and deleted files come back. Three forms, the first that the kernel takes:
+//!
+//! ```text
+//! lowerdir+ by descriptor    6.13 and later   any number of layers, no path is resolved twice
+//! lowerdir+ by path          6.8 and later
+//! mount(2)                   older            in a private mount namespace of a short-lived child, with
+//!                                             /proc/self/fd/N as short names, handed back by open_tree
+//! ```
+
+use brig_runtime::{Context, Error};
+use brig_sys::mounts::{Attributes, IDMAP, set_attributes};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, OpenTreeFlags};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// What an overlay is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Overlay<'a> {
+    /// The lower layers, the topmost first.
+    pub lowers: &'a [std::path::PathBuf],
+    /// The writable layer and its work directory.
+    pub upper: Option<(&'a Path, &'a Path)>,
+}
+
+/// Options that every form gets: none that would let an image's extended attributes redirect a lookup.
+const OPTIONS: [(&str, &str); 4] =
+    [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off"), ("xino", "off")];
+
+/// Which form to use; tests run each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `lowerdir+` by descriptor.
+    Descriptors,
+    /// `lowerdir+` by path.
+    Paths,
+    /// mount(2).
+    Classic,
+}
+
+/// Mounts the overlay and returns it detached. With a user namespace all layers are shown under its ids.
+pub fn mount(overlay: &Overlay<'_>, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
+    let step = || "mount the layers as an overlay".to_owned();
+    let mut last = io::Error::from(Errno::INVAL);
+    for form in [Form::Descriptors, Form::Paths, Form::Classic] {
+        match mount_as(form, overlay, userns) {
+            Ok(fd) => return Ok(fd),
+            Err(error) if matches!(error.raw_os_error(), Some(22 | 38 | 95)) => last = error,
+            Err(error) => return Err(error).step(step),
+        }
+    }
+    Err(last).step(step)
+}
+
+/// Mounts by one given form.
+pub fn mount_as(form: Form, overlay: &Overlay<'_>, userns: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    let layers = Layers::open(overlay, userns)?;
+    match form {
+        Form::Descriptors | Form::Paths => {
+            let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            let context = context.as_fd();
+            rustix::mount::fsconfig_set_string(context, "source", "overlay")?;
+            let set = |key: &str, fd: &OwnedFd, path: &Path| -> io::Result<()> {
+                if form == Form::Descriptors {
+                    return Ok(rustix::mount::fsconfig_set_fd(context, key, fd.as_fd())?);
+                }
+                let name = if userns.is_some() { proc_name(fd) } else { path.display().to_string() };
+                Ok(rustix::mount::fsconfig_set_string(context, key, name)?)
+            };
+            for (fd, path) in layers.lowers.iter().zip(overlay.lowers) {
+                set("lowerdir+", fd, path)?;
+            }
+            if let (Some((upper, work)), Some(paths)) = (&layers.upper, overlay.upper) {
+                set("upperdir", upper, paths.0)?;
+                set("workdir", work, paths.1)?;
+            }
+            for (key, value) in OPTIONS {
+                rustix::mount::fsconfig_set_string(context, key, value)?;
+            }
+            rustix::mount::fsconfig_create(context)?;
+            Ok(rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+        }
+        Form::Classic => classic(&layers),
+    }
+}
+
+fn proc_name(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+struct Layers {
+    lowers: Vec<OwnedFd>,
+    upper: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl Layers {
+    fn open(overlay: &Overlay<'_>, userns: Option<BorrowedFd<'_>>) -> io::Result<Self> {
+        let mut mapped = Mapped { userns, parents: Vec::new() };
+        let mut lowers = Vec::with_capacity(overlay.lowers.len());
+        for path in overlay.lowers {
+            let fd = mapped
+                .open(path)
+                .map_err(|error| io::Error::new(error.kind(), format!("layer {}: {error}", path.display())))?;
+            lowers.push(fd);
+        }
+        let upper = match overlay.upper {
+            Some((upper, work)) => Some((mapped.open(upper)?, mapped.open(work)?)),
+            None => None,
+        };
+        Ok(Self { lowers, upper })
+    }
+}
+
+/// Opens layers, under an id map when there is a user namespace: one mapped mount for each parent directory, not for each layer.
+struct Mapped<'a> {
+    userns: Option<BorrowedFd<'a>>,
+    parents: Vec<(std::path::PathBuf, OwnedFd)>,
+}
+
+impl Mapped<'_> {
+    fn open(&mut self, path: &Path) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Some(userns) = self.userns else { return Ok(rustix::fs::open(path, flags, Mode::empty())?) };
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL.into()) };
+        if !self.parents.iter().any(|(p, _)| p == parent) {
+            let clone = rustix::mount::open_tree(
+                CWD,
+                parent,
+                OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+            )?;
+            let map = Attributes {
+                set: IDMAP,
+                userns_fd: u64::from(userns.as_raw_fd().cast_unsigned()),
+                ..Attributes::default()
+            };
+            set_attributes(clone.as_fd(), &map, false)?;
+            self.parents.push((parent.to_owned(), clone));
+        }
+        let (_, clone) = self.parents.iter().find(|(p, _)| p == parent).ok_or(Errno::NOENT)?;
+        Ok(rustix::fs::openat(clone, name, flags | OFlags::NOFOLLOW, Mode::empty())?)
+    }
+}
+
+/// The form of kernels before 6.8: mounted by name in a child's own mount namespace, and handed back as a detached clone.
+fn classic(layers: &Layers) -> io::Result<OwnedFd> {
+    use rustix::net::{
+        AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg,
+        socketpair,
+    };
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let mut data: Vec<String> = OPTIONS.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    data.push(format!("lowerdir={}", layers.lowers.iter().map(proc_name).collect::<Vec<_>>().join(":")));
+    if let Some((upper, work)) = &layers.upper {
+        data.push(format!("upperdir={},workdir={}", proc_name(upper), proc_name(work)));
+    }
+    let data = std::ffi::CString::new(data.join(",")).map_err(|_| Errno::INVAL)?;
+    let child = brig_sys::clone::clone_process(brig_sys::clone::flags::NEWNS, None, || {
+        let make = || -> io::Result<OwnedFd> {
+            use rustix::mount::MountPropagationFlags as P;
+            rustix::mount::mount_change("/", P::PRIVATE | P::REC)?;
+            rustix::mount::mount("overlay", "/proc", "overlay", MountFlags::empty(), data.as_c_str())?;
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            Ok(rustix::mount::open_tree(CWD, "/proc", flags)?)
+        };
+        match make() {
+            Ok(fd) => {
+                let fds = [fd.as_fd()];
+                let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut ancillary = SendAncillaryBuffer::new(&mut space);
+                ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+                i32::from(sendmsg(&theirs, &[io::IoSlice::new(b"k")], &mut ancillary, SendFlags::NOSIGNAL).is_err())
+            }
+            Err(error) => {
+                let number = error.raw_os_error().unwrap_or(5).to_le_bytes();
+                let _ = rustix::net::send(&theirs, &number, SendFlags::NOSIGNAL);
+                1
+            }
+        }
+    })?;
+    drop(theirs);
+    let result = receive_fd(&ours);
+    let pid = rustix::process::WaitId::PidFd(child.pidfd.as_fd());
+    let _ = rustix::process::waitid(pid, rustix::process::WaitIdOptions::EXITED);
+    result
+}
+
+fn receive_fd(socket: &OwnedFd) -> io::Result<OwnedFd> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let mut bytes = [0u8; 8];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let count = recvmsg(socket, &mut [io::IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?.bytes;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut fds) = message
+            && let Some(fd) = fds.next()
+        {
+            return Ok(fd);
+        }
+    }
+    let number = bytes.get(..4).filter(|_| count >= 4).and_then(|b| b.try_into().ok()).map_or(5, i32::from_le_bytes);
+    Err(io::Error::from_raw_os_error(number))
+}
+
+/// Takes a detached clone of a plain directory, to serve as a root as it is.
+pub fn directory(path: &Path) -> Result<OwnedFd, Error> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    rustix::mount::open_tree(CWD, path, flags).step(|| format!("open the root file system {}", path.display()))
+}
+
+/// Attaches one detached mount at `destination` below another, which is still detached itself.
+pub fn attach_below(root: BorrowedFd<'_>, mount: BorrowedFd<'_>, destination: &Path) -> io::Result<()> {
+    use rustix::mount::MoveMountFlags as F;
+    let resolve = rustix::fs::ResolveFlags::empty();
+    let target =
+        brig_sys::root::open_below(root, destination, OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), resolve)?;
+    Ok(rustix::mount::move_mount(mount, "", target, "", F::MOVE_MOUNT_F_EMPTY_PATH | F::MOVE_MOUNT_T_EMPTY_PATH)?)
+}

@@ -1,0 +1,120 @@
+//! One start of a container: root, descriptors, cgroup, process, network, the word to go.
+
+use crate::overlay::{self, Overlay};
+use crate::plan::{Plan, Rootfs};
+use crate::protocol::Kind;
+use crate::serve::{Served, Server};
+use crate::state::{ProcessId, STATE_FILE, State, now_ns};
+use crate::{records, stdio, undo};
+use brig_net::Attachment;
+use brig_runtime::cgroup::Cgroup;
+use brig_runtime::create::{self, Request};
+use brig_runtime::{Context, Error};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// A running container, as its monitor holds it.
+pub(crate) struct Container {
+    pub process: Served,
+    pub cgroup: Cgroup,
+    pub attachment: Option<Attachment>,
+    pub started_at: u64,
+}
+
+/// Starts the container and tells the clients. Upon failure what was done is undone.
+pub(crate) fn start(plan: &Plan, server: &mut Server, restarts: u32) -> Result<Container, Error> {
+    let path = plan.spec.linux().as_ref().and_then(|l| l.cgroups_path().clone());
+    let path = path.ok_or_else(|| Error::invalid("start the container", "the plan names no cgroup"))?;
+    let cgroup = Cgroup::open(&path)?;
+    let result = start_in(plan, server, restarts, &cgroup);
+    if result.is_err() {
+        server.ends = stdio::Ends::default();
+        if let Some(network) = &plan.network {
+            let _ = brig_net::detach(network);
+        }
+        let _ = cgroup.remove();
+    }
+    result
+}
+
+fn start_in(plan: &Plan, server: &mut Server, restarts: u32, cgroup: &Cgroup) -> Result<Container, Error> {
+    let terminal = plan.spec.process().as_ref().and_then(brig_spec::runtime::Process::terminal).unwrap_or(false);
+    let (inside, ends) = if terminal {
+        (None, stdio::Ends::default())
+    } else {
+        let (inside, ends) = stdio::make(&plan.run_dir, plan.stdin)?;
+        (Some(inside), ends)
+    };
+    server.ends = ends;
+    let copy_up: Vec<PathBuf> = plan.copy_up.iter().map(|c| c.destination.clone()).collect();
+    let request = Request { id: plan.id.as_str(), spec: &plan.spec, cgroup, stdio: inside, copy_up: &copy_up };
+    let starting = create::begin(request, |userns| mount_root(plan, userns))?;
+    // While the child makes its mounts, the network is made.
+    let attachment = match &plan.network {
+        Some(network) => {
+            let netns = starting.network_namespace()?;
+            let attachment = brig_net::attach(network, netns.as_fd(), &network_state(plan))
+                .map_err(|error| Error::setup("attach the network", std::io::Error::other(undo::text(&error))))?;
+            Some(attachment)
+        }
+        None => None,
+    };
+    let created = starting.finish()?;
+    if let Some(console) = &created.console {
+        let console = console.try_clone().step(|| "keep the terminal".into())?;
+        rustix::io::ioctl_fionbio(&console, true).step(|| "keep the terminal".into())?;
+        server.ends.console = Some(console);
+    }
+    let pid = created.pid();
+    let me = i32::try_from(std::process::id()).unwrap_or(0);
+    let mut state = State {
+        format: crate::state::FORMAT,
+        monitor: ProcessId::of(me).step(|| "read the monitor's own start time".into())?,
+        init: Some(ProcessId::of(pid).step(|| "read the start time of the container's process".into())?),
+        started_at: 0,
+        restarts,
+        cgroup: cgroup.path().display().to_string(),
+    };
+    let running = created.start()?;
+    state.started_at = now_ns();
+    let file = plan.run_dir.join(STATE_FILE);
+    if let Err(error) = records::write_json(&file, &state, false) {
+        let _ = brig_sys::signals::send_to(running.child.pidfd.as_fd(), 9);
+        return Err(Error::setup(format!("write {}", file.display()), error));
+    }
+    if let Some(log) = &mut server.log {
+        for warning in &running.warnings {
+            log.note(&format!("brig: {warning}"));
+        }
+    }
+    for client in &mut server.clients {
+        client.push(Kind::Started, &pid.to_le_bytes());
+    }
+    let process = Served { pidfd: running.child.pidfd, is_child: true };
+    Ok(Container { process, cgroup: cgroup.clone(), attachment, started_at: state.started_at })
+}
+
+/// Where brig-net records settings of the machine that it changed: once for the engine, beside its containers.
+pub(crate) fn network_state(plan: &Plan) -> PathBuf {
+    let run = plan.run_dir.parent().and_then(Path::parent);
+    run.unwrap_or(&plan.run_dir).join("network")
+}
+
+fn mount_root(plan: &Plan, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
+    let Rootfs::Overlay { lowers, upper, work, submounts, volatile: _, idmap: _ } = &plan.rootfs else {
+        let Rootfs::Directory(path) = &plan.rootfs else {
+            return Err(Error::invalid("mount the root file system", "the plan names none"));
+        };
+        return overlay::directory(path);
+    };
+    let upper = upper.as_deref().zip(work.as_deref());
+    let root = overlay::mount(&Overlay { lowers, upper }, userns)?;
+    for sub in submounts {
+        let lowers = [sub.lower.clone()];
+        let mount = overlay::mount(&Overlay { lowers: &lowers, upper: Some((&sub.upper, &sub.work)) }, userns)?;
+        let target = sub.destination.as_path();
+        overlay::attach_below(root.as_fd(), mount.as_fd(), target)
+            .step(|| format!("mount {} below the root", target.display()))?;
+    }
+    Ok(root)
+}

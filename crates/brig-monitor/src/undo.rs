@@ -1,0 +1,94 @@
+//! Taking a container apart: one list of steps, replayed by a monitor's end, by `brig rm` and by recovery alike.
+//!
+//! Every step may have been done already, wholly or in part. A step that fails does not keep the later ones from being
+//! tried, but the record's own directory goes last and only when all else has gone, so that what is left can be found again.
+
+use crate::plan::Undo;
+use brig_runtime::Error;
+use brig_runtime::cgroup::Cgroup;
+use std::io;
+use std::path::Path;
+
+/// Replays the steps in order; returns the first failure after having tried all of them.
+pub fn replay(steps: &[Undo]) -> Result<(), Error> {
+    let mut first = None;
+    for (at, step) in steps.iter().enumerate() {
+        if at + 1 == steps.len() && first.is_some() && matches!(step, Undo::Directory(_)) {
+            break;
+        }
+        if let Err(error) = one(step) {
+            first.get_or_insert(error);
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+fn one(step: &Undo) -> Result<(), Error> {
+    match step {
+        Undo::Network(network) => {
+            brig_net::detach(network).map_err(|e| Error::setup("detach the network", io::Error::other(text(&e))))
+        }
+        Undo::Lease { dir, address, container } => brig_net::lease::release(dir, *address, container)
+            .map_err(|e| Error::setup(format!("return the address {address}"), io::Error::other(text(&e)))),
+        Undo::Cgroup(path) => {
+            let cgroup = Cgroup::open(Path::new(path))?;
+            if !cgroup.pids().is_empty() {
+                cgroup.kill_all()?;
+            }
+            cgroup.remove()
+        }
+        Undo::File(path) => match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::setup(format!("remove {}", path.display()), error))
+            }
+            _ => Ok(()),
+        },
+        Undo::Directory(path) => match remove_tree(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::setup(format!("remove {}", path.display()), error))
+            }
+            _ => Ok(()),
+        },
+    }
+}
+
+/// Removes a directory tree; files that are immutable or append-only inside a writable layer are freed first.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            clear_flags(path);
+            std::fs::remove_dir_all(path)
+        }
+        result => result,
+    }
+}
+
+fn clear_flags(path: &Path) {
+    use rustix::fs::{IFlags, Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(fd) = rustix::fs::open(path, flags, Mode::empty()) else { return };
+    if let Ok(present) = rustix::fs::ioctl_getflags(&fd)
+        && present.intersects(IFlags::IMMUTABLE | IFlags::APPEND)
+    {
+        let _ = rustix::fs::ioctl_setflags(&fd, present - (IFlags::IMMUTABLE | IFlags::APPEND));
+    }
+    if std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir()) {
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|t| t.is_dir() || t.is_file()) {
+                clear_flags(&entry.path());
+            }
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
