@@ -3,8 +3,9 @@
 //! Nothing here checks anything: a test may make the most hostile layer, which no honest tool would write.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
-use std::io::Write;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use flate2::write::GzEncoder;
@@ -182,7 +183,7 @@ pub fn compress(bytes: &[u8], compression: Compression) -> Vec<u8> {
 pub fn digest(bytes: &[u8]) -> String {
     let mut text = String::from("sha256:");
     for byte in Sha256::digest(bytes) {
-        text.push_str(&format!("{byte:02x}"));
+        let _ = write!(text, "{byte:02x}");
     }
     text
 }
