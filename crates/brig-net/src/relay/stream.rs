@@ -56,11 +56,7 @@ impl Flow {
             self.pending = Vec::new();
             self.written = 0;
             if self.read_ended {
-                if !self.passed_on {
-                    self.passed_on = true;
-                    shutdown(to, Shutdown::Write)?;
-                }
-                return Ok(());
+                return self.pass_end_on(to);
             }
             if scratch.len() < READ_LEN {
                 scratch.resize(READ_LEN, 0);
@@ -73,7 +69,7 @@ impl Flow {
             };
             if len == 0 {
                 self.read_ended = true;
-                continue;
+                return self.pass_end_on(to);
             }
             let sent = match send(to, &scratch[..len], SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(sent) => sent,
@@ -86,6 +82,14 @@ impl Flow {
             }
         }
         Ok(())
+    }
+
+    fn pass_end_on(&mut self, to: BorrowedFd<'_>) -> Result<(), Errno> {
+        if self.passed_on {
+            return Ok(());
+        }
+        self.passed_on = true;
+        shutdown(to, Shutdown::Write)
     }
 }
 
@@ -193,5 +197,60 @@ impl Stream {
         let (client, server) = (self.client.as_fd(), self.server.as_fd());
         let moved = self.up.pump(client, server, scratch).and_then(|()| self.down.pump(server, client, scratch));
         moved.is_ok() && !(self.up.passed_on && self.down.passed_on)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// Whatever turn the end is seen in, it must be passed on then: there is no further event.
+    #[test]
+    fn the_end_is_passed_on_in_the_last_turn_too() {
+        for reads in TURNS - 2..=TURNS {
+            let ((mut writer, from), (to, mut reader)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+            let text = vec![7; reads * READ_LEN];
+            writer.write_all(&text).unwrap();
+            drop(writer);
+            let mut flow = Flow::default();
+            let mut pumps = 0;
+            while flow.reads() {
+                flow.pump(from.as_fd(), to.as_fd(), &mut Vec::new()).unwrap();
+                pumps += 1;
+                assert!(pumps <= 2, "{reads} reads");
+            }
+            assert!(flow.passed_on, "{reads} reads");
+            let mut answer = Vec::new();
+            reader.set_nonblocking(true).unwrap();
+            reader.read_to_end(&mut answer).unwrap();
+            assert_eq!(answer, text);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_slow_holds_the_writer_up() {
+        let ((mut writer, from), (to, mut reader)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+        writer.set_nonblocking(true).unwrap();
+        let (mut flow, mut scratch, mut written) = (Flow::default(), Vec::new(), 0);
+        for _ in 0..200 {
+            written += writer.write(&[7; 10_000]).unwrap_or(0);
+            flow.pump(from.as_fd(), to.as_fd(), &mut scratch).unwrap();
+        }
+        assert!(flow.blocked() && !flow.reads() && flow.pending.len() <= READ_LEN);
+        assert!(written < 2_000_000, "nobody read it, and it was taken all the same");
+        drop(writer);
+        let mut answer = Vec::new();
+        reader.set_nonblocking(true).unwrap();
+        for _ in 0..1000 {
+            flow.pump(from.as_fd(), to.as_fd(), &mut scratch).unwrap();
+            if reader.read_to_end(&mut answer).is_ok() {
+                break;
+            }
+        }
+        assert!(flow.passed_on);
+        assert_eq!(answer.len(), written);
     }
 }
