@@ -58,6 +58,8 @@ fn a_port_is_free_again_while_old_connections_linger() {
     let (_space, _attachment) = world.serve(&World::plan(2, &[tcp(8080)]));
     assert!(TcpListener::bind("0.0.0.0:8080").is_err(), "reserved all the same");
     ask_tcp("127.0.0.1", 8080, "hello");
+    sh("nft flush ruleset");
+    assert!(!world.host.reaches_tcp("127.0.0.1", 8080), "what reserves a port accepts nothing");
 }
 
 #[test]
