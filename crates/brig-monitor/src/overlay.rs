@@ -26,6 +26,22 @@ pub struct Overlay<'a> {
     pub lowers: &'a [std::path::PathBuf],
     /// The writable layer and its work directory.
     pub upper: Option<(&'a Path, &'a Path)>,
+    /// Whether the writable layer is used for the first time, and its root takes owner and mode from the layer below.
+    pub fresh: bool,
+}
+
+/// The root of an overlay shows the attributes of the writable layer's own directory.
+fn adopt_attributes(lower: &OwnedFd, upper: &OwnedFd) -> io::Result<()> {
+    let (from, to) = (rustix::fs::fstat(lower)?, rustix::fs::fstat(upper)?);
+    // The descriptors are for reference only, so the changes go by way of an empty path and of /proc.
+    if (from.st_uid, from.st_gid) != (to.st_uid, to.st_gid) {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(from.st_uid), rustix::fs::Gid::from_raw(from.st_gid));
+        rustix::fs::chownat(upper, "", Some(uid), Some(gid), rustix::fs::AtFlags::EMPTY_PATH)?;
+    }
+    if from.st_mode & 0o7777 != to.st_mode & 0o7777 {
+        rustix::fs::chmod(proc_name(upper), Mode::from_raw_mode(from.st_mode & 0o7777))?;
+    }
+    Ok(())
 }
 
 /// Options that every form gets: none that would let an image's extended attributes redirect a lookup.
@@ -94,6 +110,8 @@ fn proc_name(fd: &OwnedFd) -> String {
 }
 
 struct Layers {
+    // The mapped mounts stay open until the overlay has cloned them: a detached mount goes with its descriptor.
+    _mapped: Vec<(std::path::PathBuf, OwnedFd)>,
     lowers: Vec<OwnedFd>,
     upper: Option<(OwnedFd, OwnedFd)>,
 }
@@ -108,11 +126,17 @@ impl Layers {
                 .map_err(|error| io::Error::new(error.kind(), format!("layer {}: {error}", path.display())))?;
             lowers.push(fd);
         }
+        // The writable layer is not mapped: the overlay writes there with the credentials of whoever mounts it, and those
+        // have no place in the container's map. Files lie there under the ids that they have on the machine.
+        mapped.userns = None;
         let upper = match overlay.upper {
             Some((upper, work)) => Some((mapped.open(upper)?, mapped.open(work)?)),
             None => None,
         };
-        Ok(Self { lowers, upper })
+        if let (true, Some(lower), Some((upper, _))) = (overlay.fresh, lowers.first(), &upper) {
+            adopt_attributes(lower, upper)?;
+        }
+        Ok(Self { _mapped: mapped.parents, lowers, upper })
     }
 }
 

@@ -108,10 +108,11 @@ fn mount_root(plan: &Plan, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Er
         return overlay::directory(path);
     };
     let upper = upper.as_deref().zip(work.as_deref());
-    let root = overlay::mount(&Overlay { lowers, upper }, userns)?;
+    let fresh = !plan.container_dir.join(crate::state::EXIT_FILE).exists();
+    let root = overlay::mount(&Overlay { lowers, upper, fresh }, userns)?;
     for sub in submounts {
         let lowers = [sub.lower.clone()];
-        let mount = overlay::mount(&Overlay { lowers: &lowers, upper: Some((&sub.upper, &sub.work)) }, userns)?;
+        let mount = overlay::mount(&Overlay { lowers: &lowers, upper: Some((&sub.upper, &sub.work)), fresh }, userns)?;
         let target = sub.destination.as_path();
         overlay::attach_below(root.as_fd(), mount.as_fd(), target)
             .step(|| format!("mount {} below the root", target.display()))?;
