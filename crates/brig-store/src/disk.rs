@@ -192,6 +192,13 @@ fn empty_directory(
     Ok(())
 }
 
+/// Removes a directory and all below it; nothing there is fine.
+pub(crate) fn remove_directory(path: &Path) -> Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let parent = open_directory(parent)?;
+    remove_any(parent.as_fd(), name.as_encoded_bytes()).map_err(Error::io("remove", path.display()))
+}
+
 /// Makes renames and new names in a directory durable.
 pub(crate) fn sync_directory(path: &Path) -> Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(Error::io("flush", path.display()))

@@ -63,10 +63,6 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         // What is left here, the next collection removes.
-        if let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name())
-            && let Ok(parent) = disk::open_directory(parent)
-        {
-            let _ = disk::remove_any(parent.as_fd(), name.as_encoded_bytes());
-        }
+        let _ = disk::remove_directory(&self.path);
     }
 }

@@ -140,8 +140,9 @@ impl<R: BufRead> Tarball<R> {
             stored = 0;
         }
         self.expect(stored)?;
-        let id = |pax: Option<u64>, header: io::Result<u64>, field| {
-            let id = pax.map_or(header, Ok).map_err(fail(field))?;
+        let old = header.as_old();
+        let id = |pax: Option<u64>, blank: bool, header: io::Result<u64>, field| {
+            let id = pax.map_or(if blank { Ok(0) } else { header }, Ok).map_err(fail(field))?;
             // The all-ones id means "leave unchanged" to chown(2).
             u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or(Fault::Header { at, field })
         };
@@ -157,9 +158,9 @@ impl<R: BufRead> Tarball<R> {
             path,
             link,
             kind,
-            mode: header.mode().map_err(fail("mode"))? & 0o7777,
-            uid: id(pax.uid, header.uid(), "uid")?,
-            gid: id(pax.gid, header.gid(), "gid")?,
+            mode: if is_blank(&old.mode) { 0 } else { header.mode().map_err(fail("mode"))? & 0o7777 },
+            uid: id(pax.uid, is_blank(&old.uid), header.uid(), "uid")?,
+            gid: id(pax.gid, is_blank(&old.gid), header.gid(), "gid")?,
             mtime,
             size: stored,
             device,
@@ -280,8 +281,15 @@ fn mtime(header: &Header) -> Option<(i64, u32)> {
         wide[4..].copy_from_slice(field);
         return i64::try_from(i128::from_be_bytes(wide)).ok().map(|seconds| (seconds, 0));
     }
-    let text = field.iter().all(|b| matches!(b, 0 | b' '));
-    if text { Some((0, 0)) } else { header.mtime().ok().and_then(|s| i64::try_from(s).ok()).map(|s| (s, 0)) }
+    if is_blank(field) {
+        return Some((0, 0));
+    }
+    header.mtime().ok().and_then(|seconds| i64::try_from(seconds).ok()).map(|seconds| (seconds, 0))
+}
+
+/// Tells whether a number's field was left empty, which means zero.
+fn is_blank(field: &[u8]) -> bool {
+    field.iter().all(|b| matches!(b, 0 | b' '))
 }
 
 /// Cuts a long name at its terminating zero.

@@ -1,5 +1,7 @@
 //! Layers that attack: each is refused with a clear error and leaves nothing behind.
 
+#![allow(clippy::unwrap_used)] // tests
+
 mod common;
 
 use brig_store::{Limits, Store};

@@ -3,6 +3,8 @@
 //! The reference is made by `tar -x` layer after layer, with the layer's deletions done before it; the other side is an
 //! overlay of the store's trees, mounted in a mount namespace that ends with the comparison.
 
+#![allow(clippy::unwrap_used)] // tests
+
 mod common;
 
 use std::path::Path;

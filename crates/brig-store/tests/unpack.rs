@@ -1,5 +1,7 @@
 //! One layer, entry by entry: what comes out is what the archive says.
 
+#![allow(clippy::unwrap_used)] // tests
+
 mod common;
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};

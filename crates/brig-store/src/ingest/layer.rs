@@ -56,9 +56,23 @@ impl Job<'_> {
             return unpack_file(self.store, plan, &self.store.blob_path(&plan.blob.digest), staging);
         }
         let path = self.store.part_path(&plan.blob.digest);
-        let part = OpenOptions::new().read(true).append(true).open(&path).map_err(Error::io("open", path.display()))?;
-        let stream = BlobStream::new(&plan.blob, self.source, self.observer, self.stop, part)
-            .map_err(Error::io("open", path.display()))?;
+        let kept = path.metadata().is_ok_and(|metadata| metadata.len() > 0);
+        match self.fetch(&path, staging) {
+            // What an earlier attempt left may be what is wrong: once more, from the first byte.
+            Err(error) if kept && spoils_download(&error) => {
+                disk::remove_directory(staging)?;
+                self.fetch(&path, staging)
+            }
+            result => result,
+        }
+    }
+
+    /// Fetches the blob into its partial file, going on where that ends; a file with wrong content is emptied.
+    fn fetch(&self, path: &Path, staging: &Path) -> Result<Fetched> {
+        let plan = self.plan;
+        let fail = || Error::io::<io::Error>("open", path.display());
+        let part = OpenOptions::new().read(true).append(true).open(path).map_err(fail())?;
+        let stream = BlobStream::new(&plan.blob, self.source, self.observer, self.stop, part).map_err(fail())?;
         let result = if plan.found.is_some() {
             stream.finish().map(|()| Fetched { unpacked: None })
         } else {
@@ -67,7 +81,7 @@ impl Job<'_> {
         if let Err(error) = &result
             && spoils_download(error)
         {
-            let _ = File::options().write(true).open(&path).and_then(|file| file.set_len(0));
+            let _ = File::options().write(true).open(path).and_then(|file| file.set_len(0));
         }
         result
     }
