@@ -196,6 +196,8 @@ pub struct ContainerConfig {
     pub log: LogConfig,
     /// Whether it has a terminal.
     pub tty: bool,
+    /// The size of the terminal at the start, (rows, columns).
+    pub console_size: Option<(u16, u16)>,
     /// Whether standard input stays open.
     pub stdin: bool,
     /// Whether it is removed when it has ended.

@@ -13,14 +13,18 @@
 //! ```
 
 pub mod config;
+pub mod containers;
 pub mod disk;
 pub mod error;
+pub mod host;
 pub mod idpool;
 pub mod images;
 pub mod names;
 pub mod networks;
 pub mod oci;
 pub mod record;
+pub mod recovery;
+pub mod time;
 pub mod volumes;
 
 pub use config::Config;

@@ -264,6 +264,15 @@ fn override_resolv(text: &str, container: &ContainerConfig) -> String {
     out
 }
 
+/// Returns the addresses of containers that are gone.
+pub fn sweep(config: &Config) -> Result<()> {
+    let alive = |id: &str| ContainerId::parse(id).is_ok_and(|id| record::exists_or_is_made(config, &id));
+    match brig_net::lease::sweep(&config.networks_dir(), alive) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::internal("cannot return addresses").because(error)),
+    }
+}
+
 /// Removes the default bridge when no container holds an address on it; says whether it did.
 pub fn prune(config: &Config) -> Result<bool> {
     let path = config.networks_dir().join("bridge");

@@ -25,7 +25,7 @@ use crate::config::{CgroupMode, ContainerConfig, IpcMode, NetworkMode, PidMode, 
 use crate::error::{Error, Result};
 use brig_monitor::plan::IdMap;
 use brig_spec::runtime::{
-    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxTimeOffsetBuilder,
+    BoxBuilder, Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxTimeOffsetBuilder,
     PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, User,
     UserBuilder,
 };
@@ -223,6 +223,10 @@ fn process(config: &ContainerConfig, host: &Host, place: &Place, capabilities: &
         .no_new_privileges(config.security.no_new_privileges);
     if let Some(score) = config.oom_score_adj {
         process = process.oom_score_adj(score);
+    }
+    if let Some((rows, columns)) = config.console_size.filter(|_| config.tty) {
+        let size = BoxBuilder::default().height(u64::from(rows)).width(u64::from(columns));
+        process = process.console_size(built(size.build()));
     }
     match config.security.apparmor.as_deref() {
         None | Some("unconfined" | "") => {}
