@@ -61,3 +61,6 @@ impl<'a> Images<'a> {
         Ok(self.client.get_or_init(|| client))
     }
 }
+
+#[cfg(test)]
+mod tests;
