@@ -14,6 +14,7 @@ mod limits;
 mod mounts;
 mod program;
 mod protocol;
+pub mod reaper;
 mod rootfs;
 pub mod seccomp;
 mod settings;
