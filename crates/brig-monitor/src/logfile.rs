@@ -209,7 +209,7 @@ mod tests {
 
     fn bodies(path: &Path) -> Vec<String> {
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        text.lines().map(|l| l.splitn(2, ' ').nth(1).unwrap().to_owned()).collect()
+        text.lines().map(|l| l.split_once(' ').unwrap().1.to_owned()).collect()
     }
 
     #[test]
@@ -238,7 +238,7 @@ mod tests {
         let directory = scratch("long");
         let path = directory.join("log");
         let mut log = LogFile::open(&path, 0, 1).unwrap();
-        let line: String = (0..LINE_MAX * 3 + 7).map(|n| char::from(b'a' + (n % 26) as u8)).collect();
+        let line: String = (0..LINE_MAX * 3 + 7).map(|n| char::from(b"abcdefghijklmnopqrstuvwxyz"[n % 26])).collect();
         for piece in line.as_bytes().chunks(5000) {
             log.write(Stream::Stdout, piece);
         }

@@ -123,6 +123,7 @@ fn live(plan: &Plan, server: &mut Server) -> i32 {
     let mut restarts = 0;
     let mut pause = PAUSE_MIN;
     loop {
+        server.lingering.clear();
         let began = Instant::now();
         let container = match start(plan, server, restarts) {
             Ok(container) => container,
@@ -135,19 +136,19 @@ fn live(plan: &Plan, server: &mut Server) -> i32 {
                     }
                 }
                 let exit = Exit { error: Some(text), ..ended_at(Some(error.kind as i32), 0) };
-                return finish(plan, server, exit);
+                return finish(plan, server, &exit);
             }
         };
         let exit = serve_to_end(plan, server, container);
         if server.stopped || !wants_restart(plan.restart, &exit, restarts) {
-            return finish(plan, server, exit);
+            return finish(plan, server, &exit);
         }
         release(plan);
         let _ = records::write_json(&plan.container_dir.join(EXIT_FILE), &exit, false);
         pause = if began.elapsed() > STEADY { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
         server.idle(pause);
         if server.stopped {
-            return finish(plan, server, exit);
+            return finish(plan, server, &exit);
         }
         restarts += 1;
     }
@@ -171,9 +172,9 @@ fn serve_to_end(plan: &Plan, server: &mut Server, mut container: Container) -> E
     if !container.cgroup.pids().is_empty() {
         let _ = container.cgroup.kill_all();
     }
-    if let Some(network) = &plan.network {
-        let _ = brig_net::detach(network);
-    }
+    // The ports are closed at once; the pair of interfaces goes with the namespace, which nobody is left to hold.
+    let lingering = plan.network.as_ref().and_then(|network| brig_net::withdraw(network).ok());
+    server.lingering.extend(lingering);
     Exit { oom_killed, stopped: server.stopped, ..ended_at(status, container.started_at) }
 }
 
@@ -191,9 +192,6 @@ fn ended_at(code: Option<i32>, started_at: u64) -> Exit {
 
 /// Gives back what only a running container needs; its record, its files and its address stay.
 fn release(plan: &Plan) {
-    if let Some(network) = &plan.network {
-        let _ = brig_net::detach(network);
-    }
     let path = plan.spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
     if let Some(cgroup) = path.and_then(|path| Cgroup::open(path).ok()) {
         let _ = cgroup.remove();
@@ -201,12 +199,12 @@ fn release(plan: &Plan) {
 }
 
 /// Writes down how it ended, takes apart what is to go, and tells the clients last of all.
-fn finish(plan: &Plan, server: &mut Server, exit: Exit) -> i32 {
+fn finish(plan: &Plan, server: &mut Server, exit: &Exit) -> i32 {
     let flags = if exit.oom_killed { EXITED_OOM } else { 0 } | if exit.code.is_none() { EXITED_UNKNOWN } else { 0 };
     let status = exit.code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255);
     if plan.remove {
         // A failure leaves the record, which the next command finds and takes apart by the same list.
-        if undo::replay(&plan.undo).is_err() {
+        if undo::replay_after_withdrawal(&plan.undo).is_err() {
             let _ = records::write_json(&plan.container_dir.join(EXIT_FILE), &exit, false);
         }
     } else {
@@ -245,7 +243,7 @@ pub(crate) fn adopt(directory: &Path, mut first: Client) -> i32 {
         if let Some(cgroup) = cgroup.filter(|c| !c.pids().is_empty()) {
             let _ = cgroup.kill_all();
         }
-        return finish(&plan, &mut server, ended_at(None, 0));
+        return finish(&plan, &mut server, &ended_at(None, 0));
     };
     if let Some(log) = &mut server.log {
         log.note("brig: the monitor was lost and replaced; output may be missing here");
@@ -257,7 +255,7 @@ pub(crate) fn adopt(directory: &Path, mut first: Client) -> i32 {
     let pid = state.init.map_or(0, |init| init.pid);
     server.tell_all(Kind::Started, &pid.to_le_bytes());
     let exit = serve_to_end(&plan, &mut server, container);
-    let status = finish(&plan, &mut server, exit);
+    let status = finish(&plan, &mut server, &exit);
     drop(lock);
     status
 }

@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 const CLIENTS_MAX: usize = 1024;
 
 /// What a monitor serves while the process lives.
-#[derive(Debug)]
 pub struct Server {
     /// The listening socket.
     pub listener: Option<OwnedFd>,
@@ -31,6 +30,8 @@ pub struct Server {
     pub log: Option<LogFile>,
     /// Whether a person asked for the end.
     pub stopped: bool,
+    /// What of the network closes slowly, and is therefore closed last.
+    pub lingering: Vec<brig_net::Lingering>,
     // Input that the container has not taken yet.
     pending_input: Vec<u8>,
     input_ends: bool,
@@ -67,6 +68,7 @@ impl Server {
             ends: Ends::default(),
             log,
             stopped: false,
+            lingering: Vec::new(),
             pending_input: Vec::new(),
             input_ends: false,
             buffer: Vec::new(),
@@ -225,11 +227,9 @@ impl Server {
                 let flags = payload.first().copied().unwrap_or(0);
                 self.clients[at].flags = flags;
             }
-            Some(Kind::Stdin) if self.clients[at].wants(HELLO_STDIN) => {
-                if self.ends.stdin.is_some() || self.ends.console.is_some() {
-                    self.pending_input.extend_from_slice(payload);
-                    self.write_input();
-                }
+            Some(Kind::Stdin) if self.clients[at].wants(HELLO_STDIN) && self.ends.take_input() => {
+                self.pending_input.extend_from_slice(payload);
+                self.write_input();
             }
             Some(Kind::StdinEnd) if self.clients[at].wants(HELLO_STDIN) => {
                 self.input_ends = true;

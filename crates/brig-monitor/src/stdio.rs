@@ -35,6 +35,13 @@ pub struct Ends {
     pub console: Option<OwnedFd>,
 }
 
+impl Ends {
+    /// Whether somebody inside may still read what is written.
+    pub fn take_input(&self) -> bool {
+        self.stdin.is_some() || self.console.is_some()
+    }
+}
+
 /// Makes the descriptors of a container without a terminal: those for inside, and the monitor's ends.
 pub fn make(run_dir: &Path, stdin_open: bool) -> Result<([OwnedFd; 3], Ends), Error> {
     let (stdin, stdin_end) = make_stdin(stdin_open)?;

@@ -1,4 +1,5 @@
-//! `brig-runtime`: the lower floors alone. The monitor, when brig spawns it.
+//! `brig-runtime`: the lower floors alone. The monitor, when brig spawns it; the first process of a container, with
+//! `--init`.
 //!
 //! Small, static, without threads or async. When it lies beside `brig`, every monitor runs from it.
 
@@ -11,6 +12,10 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let status = match arguments.first().and_then(|a| a.to_str()) {
         Some(brig_monitor::spawn::ARGUMENT) => brig_monitor::entry::main(&arguments[1..]),
+        Some(brig_runtime::reaper::ARGUMENT) => {
+            let rest = &arguments[1..];
+            brig_runtime::reaper::main(rest.strip_prefix(&["--".into()]).unwrap_or(rest))
+        }
         Some("--version" | "-v" | "version") => {
             println!("brig-runtime {}", env!("CARGO_PKG_VERSION"));
             0

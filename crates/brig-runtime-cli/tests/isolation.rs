@@ -1,5 +1,7 @@
 //! User and time namespaces, id-mapped layers, devices, limits, and the file system attacks of a hostile image.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may panic, as tests do
+
 mod support;
 
 use brig_monitor::overlay::{Form, Overlay, mount_as};

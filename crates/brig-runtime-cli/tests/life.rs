@@ -1,10 +1,13 @@
 //! Containers by plan, through the real program: what a process sees, how it ends, what is left.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may panic, as tests do
+
 mod support;
 
 use brig_monitor::client::Exited;
 use support::Scratch;
 
+#[allow(clippy::unnecessary_wraps)] // compared with what is optional
 fn status(code: u8) -> Option<Exited> {
     Some(Exited { status: Some(code), oom_killed: false })
 }
@@ -128,4 +131,29 @@ fn a_gigabyte_of_output_reaches_the_log_and_the_client_whole() {
     assert!(end.ends_with(b"end\n"));
     let size = |name: &str| std::fs::metadata(scratch.path(name)).unwrap().len();
     assert!(size("c/log") + size("c/log.1") < 3 << 20);
+}
+
+#[test]
+fn an_init_buries_orphans_and_passes_signals_on() {
+    let scratch = Scratch::new();
+    let script = "for i in 1 2 3 4 5; do sh -c 'sleep 0.05 &'; done; sleep 0.3; grep -c 'State:.Z' /proc/[0-9]*/status | grep -c ':1'; exit 6";
+    let mut spec = scratch.spec(&["/init", "init-reaper", "--", "sh", "-c", script]);
+    spec["mounts"].as_array_mut().unwrap().push(serde_json::json!({
+        "destination": "/init", "type": "bind", "source": support::program(), "options": ["bind", "ro"]
+    }));
+    let output = scratch.run(&scratch.plan(spec.clone()));
+    assert_eq!((output.stdout.trim(), output.exited), ("0", status(6)), "{}", output.stderr);
+
+    spec["process"]["args"] = serde_json::json!([
+        "/init",
+        "init-reaper",
+        "--",
+        "sh",
+        "-c",
+        "trap 'exit 4' TERM; while :; do sleep 0.02; done"
+    ]);
+    let mut connection = scratch.start(&scratch.plan(spec), brig_monitor::protocol::HELLO_OUTPUT);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    connection.send(brig_monitor::protocol::Kind::Signal, &[15]).unwrap();
+    assert_eq!(support::collect(&mut connection).exited, status(4));
 }

@@ -1,5 +1,7 @@
 //! Talking to containers: terminals, input, signals, execs, attaching, monitors that die.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may panic, as tests do
+
 mod support;
 
 use brig_monitor::client::{Connection, Event, Exited};
@@ -99,7 +101,7 @@ fn input_reaches_the_end_and_output_of_a_closed_reader_does_not_stick() {
     plan.stdin = true;
     let mut connection = scratch.start(&plan, HELLO_OUTPUT | HELLO_STDIN);
     for _ in 0..100 {
-        connection.send(Kind::Stdin, &[b'x'; 32 * 1024]).unwrap();
+        connection.send(Kind::Stdin, &vec![b'x'; 32 * 1024]).unwrap();
     }
     connection.send(Kind::StdinEnd, &[]).unwrap();
     assert_eq!(collect(&mut connection).stdout.trim(), (100 * 32 * 1024).to_string());

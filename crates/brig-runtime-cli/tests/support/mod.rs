@@ -1,6 +1,6 @@
 //! A container made by hand: a plan, a root of busybox, and the real program as its monitor.
 
-#![allow(dead_code)] // each test file uses a part
+#![allow(dead_code, clippy::unwrap_used, clippy::new_without_default, missing_docs)] // each test file uses a part
 
 use brig_monitor::client::{Connection, Event, Exited};
 use brig_monitor::plan::{FORMAT, Log, Plan, Restart, Rootfs, Undo};
@@ -84,7 +84,7 @@ impl Scratch {
                 "cgroupsPath": format!("/brig-test/{}", self.id),
                 "resources": {
                     "devices": [{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm"}, {"allow": true, "type": "c", "major": 5, "access": "rwm"}, {"allow": true, "type": "c", "major": 136, "access": "rwm"}],
-                    "pids": {"limit": 100}, "memory": {"limit": 268435456}
+                    "pids": {"limit": 100}, "memory": {"limit": 268_435_456}
                 },
                 "namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}],
                 "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/acpi", "/sys/firmware"],
