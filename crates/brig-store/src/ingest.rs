@@ -109,7 +109,7 @@ impl Store {
         // 4. Side by side: fetch, verify, unpack.
         let fetched = self.fetch_all(&plans, &lease, source, observer)?;
         // 5. In sequence: finish.
-        let ready = self.finish_all(&plans, fetched, &lease, observer)?;
+        let ready = self.finish_all(&plans, fetched, &lease)?;
         // 6. Durable, then visible.
         let incoming = publish::Incoming {
             image,
@@ -207,6 +207,8 @@ impl Store {
                 let job = layer::Job { store: self, plan: &plans[*index], source, observer, stop: &stop };
                 match job.run(&lease.path().join(format!("layer-{index}"))) {
                     Ok(fetched) => {
+                        let digest = plans[*index].blob.digest.clone();
+                        observer.progress(Progress::Unpacked { digest, size: fetched.size() });
                         if let Ok(mut results) = results.lock() {
                             results[*index] = Some(fetched);
                         }
@@ -236,13 +238,7 @@ impl Store {
     }
 
     /// Finishes and seals the layers, bottom first.
-    fn finish_all(
-        &self,
-        plans: &[Plan],
-        fetched: Vec<Option<Fetched>>,
-        lease: &Lease,
-        observer: &dyn Observer,
-    ) -> Result<Vec<Ready>> {
+    fn finish_all(&self, plans: &[Plan], fetched: Vec<Option<Fetched>>, lease: &Lease) -> Result<Vec<Ready>> {
         let mut ready: Vec<Ready> = Vec::new();
         for (index, (plan, fetched)) in plans.iter().zip(fetched).enumerate() {
             if let Some((name, record)) = &plan.found {
@@ -268,8 +264,6 @@ impl Store {
             let below: Vec<_> =
                 ready.iter().rev().map(|layer| disk::open_directory(&self.tree_of(layer))).collect::<Result<_>>()?;
             ready.push(unpacked.finish(plan, below)?);
-            let size = ready.last().map_or(0, |layer| layer.record.size);
-            observer.progress(Progress::Unpacked { digest: plan.blob.digest.clone(), size });
         }
         Ok(ready)
     }

@@ -13,6 +13,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::image::Image;
 use crate::observe::{Observer, Silent};
 use crate::{Store, disk};
 
@@ -22,6 +23,32 @@ pub(crate) struct Needs {
     pub(crate) blobs: Vec<Digest>,
     /// Names of layer directories.
     pub(crate) layers: Vec<String>,
+}
+
+/// A hold on an image: its layers stay for as long as the value lives, whatever is removed and collected meanwhile.
+pub struct Hold {
+    _lease: Lease,
+}
+
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hold")
+    }
+}
+
+impl Store {
+    /// Protects an image's layers from the collector until the caller has recorded that it uses them.
+    ///
+    /// Fails with [`Error::NoSuchImage`] if they were collected since the image was looked up.
+    pub fn hold(&self, image: &Image) -> Result<Hold> {
+        let needs = Needs { blobs: vec![image.id.clone(), image.manifest.clone()], layers: image.layer_names.clone() };
+        let lease = self.lease(&needs)?;
+        if image.layers.iter().all(|layer| layer.is_dir()) {
+            Ok(Hold { _lease: lease })
+        } else {
+            Err(Error::NoSuchImage(image.id.to_string()))
+        }
+    }
 }
 
 /// A held lease; dropping it removes its directory with everything in it.

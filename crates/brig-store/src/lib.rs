@@ -45,6 +45,7 @@ pub use export::SaveFormat;
 pub use image::{Image, ImageSummary, LayerRecord, Listing, Removed, RootMetadata};
 pub use ingest::{BlobSource, NewImage, Opened};
 pub use layout::Layout;
+pub use lease::Hold;
 pub use limits::Limits;
 pub use observe::{Observer, Progress, Silent};
 pub use rootfs::Import;

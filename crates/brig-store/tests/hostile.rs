@@ -155,6 +155,53 @@ fn bombs() {
     assert_eq!(counts(directory.path()), (0, 0, 0));
 }
 
+/// A layer with a little of everything, to be damaged.
+fn varied() -> Vec<u8> {
+    let pax = Meta {
+        pax: vec![
+            ("path".into(), b"etc/../x".to_vec()),
+            ("mtime".into(), b"1.5".to_vec()),
+            ("GNU.sparse.size".into(), b"100".to_vec()),
+            ("GNU.sparse.map".into(), b"0,1,50,1".to_vec()),
+        ],
+        ..Meta::default()
+    };
+    let mut layer = Layer::new().directory("etc", 0o755).file("etc/f", "x").symlink("l", "etc").file("l/g", "y");
+    layer = layer.hard_link("h", "etc/f").file("etc/.wh.z", "").entry(b'6', "p", "", b"", &Meta::default());
+    layer.file(&"n/".repeat(80), "").file("o/.wh..wh..opq", "").entry(b'0', "s", "", b"ab", &pax).finish()
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn damaged_layers_neither_panic_nor_escape(
+        changes in proptest::collection::vec((0..12_000_usize, proptest::prelude::any::<u8>()), 1..12),
+        repair in proptest::prelude::any::<bool>(),
+    ) {
+        let mut tar = varied();
+        for (at, byte) in changes {
+            let at = at % tar.len();
+            tar[at] = byte;
+            if repair {
+                // A header that is wrong, but whose checksum is right.
+                let start = at / 512 * 512;
+                let mut header = tar::Header::from_byte_slice(&tar[start..start + 512]).clone();
+                header.set_cksum();
+                tar[start..start + 512].copy_from_slice(header.as_bytes());
+            }
+        }
+        let place = Place::new();
+        let result = add_layers(&place.store, &[tar]);
+        let beside: Vec<_> = std::fs::read_dir(place.directory.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        proptest::prop_assert_eq!(beside, ["root"]);
+        if result.is_err() {
+            place.store.collect(&brig_store::InUse::default(), std::time::Duration::ZERO).unwrap();
+            proptest::prop_assert_eq!(place.counts(), (0, 0, 0));
+        }
+    }
+}
+
 #[test]
 fn a_deep_tree_is_made_and_removed() {
     let place = Place::new();

@@ -104,6 +104,20 @@ fn removal_frees_what_nobody_else_needs() {
 }
 
 #[test]
+fn a_hold_outlives_removal() {
+    let place = Place::new();
+    let one = add(&place.store, &image("one"), &["one"]).unwrap();
+    let hold = place.store.hold(&one).unwrap();
+    place.store.remove("one", &InUse::default(), false).unwrap();
+    place.store.collect(&InUse::default(), Duration::ZERO).unwrap();
+    assert!(one.layers.iter().all(|layer| layer.is_dir()));
+    drop(hold);
+    place.store.collect(&InUse::default(), Duration::ZERO).unwrap();
+    assert_eq!(place.counts(), (0, 0, 0));
+    assert!(matches!(place.store.hold(&one), Err(Error::NoSuchImage(_))));
+}
+
+#[test]
 fn names_in_two_repositories_protect_from_removal_by_id() {
     let place = Place::new();
     let id = add(&place.store, &image("x"), &["a", "b"]).unwrap().id.to_string();

@@ -142,7 +142,7 @@ fn documents_that_contradict_one_another() {
     let layer = Layer::new().file("f", "x").finish();
     let place = Place::new();
     // The layer is not what the configuration says.
-    let mut swapped = Image::new(&[layer.clone()], Compression::Gzip, "{}");
+    let mut swapped = Image::new(std::slice::from_ref(&layer), Compression::Gzip, "{}");
     let config = String::from_utf8(swapped.config.clone()).unwrap().replace(&digest(&layer), &digest(b"else"));
     let manifest = String::from_utf8(swapped.manifest.clone())
         .unwrap()

@@ -159,7 +159,8 @@ fn all_compressions_make_the_same_layer() {
     let place = Place::new();
     let mut names = Vec::new();
     for compression in [Compression::Plain, Compression::Gzip, Compression::Zstd] {
-        let image = common::add(&place.store, &Image::new(&[layer.clone()], compression, "{}"), &["test"]).unwrap();
+        let image =
+            common::add(&place.store, &Image::new(std::slice::from_ref(&layer), compression, "{}"), &["test"]).unwrap();
         names.push(image.layer_names[0].clone());
     }
     assert!(names.iter().all(|name| *name == names[0]), "{names:?}");

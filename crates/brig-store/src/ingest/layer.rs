@@ -24,6 +24,17 @@ pub(super) struct Fetched {
     pub(super) unpacked: Option<Staged>,
 }
 
+impl Fetched {
+    /// Returns the unpacked size in bytes, or zero if nothing had to be unpacked.
+    pub(super) fn size(&self) -> u64 {
+        match self.unpacked.as_ref().map(|staged| &staged.state) {
+            Some(State::Sealed(record)) => record.size,
+            Some(State::Open(unpacked)) => unpacked.size(),
+            None => 0,
+        }
+    }
+}
+
 /// An unpacked layer in the lease's directory.
 pub(super) struct Staged {
     pub(super) path: PathBuf,
