@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! lowerdir+ by descriptor    6.13 and later   any number of layers, no path is resolved twice
-//! lowerdir+ by path          6.8 and later
+//! lowerdir+ by name          6.8 and later    /proc/self/fd/N
 //! mount(2)                   older            in a private mount namespace of a short-lived child, with
 //!                                             /proc/self/fd/N as short names, handed back by open_tree
 //! ```
@@ -19,13 +19,24 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+/// Where the changes of an overlay go.
+#[derive(Debug, Clone, Copy)]
+pub enum Upper<'a> {
+    /// Nowhere: it is read-only.
+    None,
+    /// To a writable layer, with its work directory beside it.
+    Directories(&'a Path, &'a Path),
+    /// To memory: where the disk cannot hold a writable layer (an overlay itself, NFS).
+    Memory,
+}
+
 /// What an overlay is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Overlay<'a> {
     /// The lower layers, the topmost first.
     pub lowers: &'a [std::path::PathBuf],
-    /// The writable layer and its work directory.
-    pub upper: Option<(&'a Path, &'a Path)>,
+    /// Where changes go.
+    pub upper: Upper<'a>,
     /// Whether the writable layer is used for the first time, and its root takes owner and mode from the layer below.
     pub fresh: bool,
 }
@@ -53,7 +64,7 @@ const OPTIONS: [(&str, &str); 4] =
 pub enum Form {
     /// `lowerdir+` by descriptor.
     Descriptors,
-    /// `lowerdir+` by path.
+    /// `lowerdir+` by name.
     Paths,
     /// mount(2).
     Classic,
@@ -81,19 +92,18 @@ pub fn mount_as(form: Form, overlay: &Overlay<'_>, userns: Option<BorrowedFd<'_>
             let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
             let context = context.as_fd();
             rustix::mount::fsconfig_set_string(context, "source", "overlay")?;
-            let set = |key: &str, fd: &OwnedFd, path: &Path| -> io::Result<()> {
+            let set = |key: &str, fd: &OwnedFd| -> io::Result<()> {
                 if form == Form::Descriptors {
                     return Ok(rustix::mount::fsconfig_set_fd(context, key, fd.as_fd())?);
                 }
-                let name = if userns.is_some() { proc_name(fd) } else { path.display().to_string() };
-                Ok(rustix::mount::fsconfig_set_string(context, key, name)?)
+                Ok(rustix::mount::fsconfig_set_string(context, key, proc_name(fd))?)
             };
-            for (fd, path) in layers.lowers.iter().zip(overlay.lowers) {
-                set("lowerdir+", fd, path)?;
+            for fd in &layers.lowers {
+                set("lowerdir+", fd)?;
             }
-            if let (Some((upper, work)), Some(paths)) = (&layers.upper, overlay.upper) {
-                set("upperdir", upper, paths.0)?;
-                set("workdir", work, paths.1)?;
+            if let Some((upper, work)) = &layers.upper {
+                set("upperdir", upper)?;
+                set("workdir", work)?;
             }
             for (key, value) in OPTIONS {
                 rustix::mount::fsconfig_set_string(context, key, value)?;
@@ -130,14 +140,29 @@ impl Layers {
         // have no place in the container's map. Files lie there under the ids that they have on the machine.
         mapped.userns = None;
         let upper = match overlay.upper {
-            Some((upper, work)) => Some((mapped.open(upper)?, mapped.open(work)?)),
-            None => None,
+            Upper::None => None,
+            Upper::Directories(upper, work) => Some((mapped.open(upper)?, mapped.open(work)?)),
+            Upper::Memory => Some(in_memory(&mut mapped.parents)?),
         };
         if let (true, Some(lower), Some((upper, _))) = (overlay.fresh, lowers.first(), &upper) {
             adopt_attributes(lower, upper)?;
         }
         Ok(Self { _mapped: mapped.parents, lowers, upper })
     }
+}
+
+/// Makes a writable layer in a tmpfs that has no place in any mount table; it goes with the overlay that uses it.
+fn in_memory(keep: &mut Vec<(std::path::PathBuf, OwnedFd)>) -> io::Result<(OwnedFd, OwnedFd)> {
+    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_create(context.as_fd())?;
+    let mount = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    let make = |name: &str| -> io::Result<OwnedFd> {
+        rustix::fs::mkdirat(&mount, name, Mode::from_raw_mode(0o700))?;
+        Ok(rustix::fs::openat(&mount, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    };
+    let layers = (make("upper")?, make("work")?);
+    keep.push((std::path::PathBuf::new(), mount));
+    Ok(layers)
 }
 
 /// Opens layers, under an id map when there is a user namespace: one mapped mount for each parent directory, not for each layer.
@@ -234,13 +259,4 @@ fn receive_fd(socket: &OwnedFd) -> io::Result<OwnedFd> {
 pub fn directory(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     rustix::mount::open_tree(CWD, path, flags).step(|| format!("open the root file system {}", path.display()))
-}
-
-/// Attaches one detached mount at `destination` below another, which is still detached itself.
-pub fn attach_below(root: BorrowedFd<'_>, mount: BorrowedFd<'_>, destination: &Path) -> io::Result<()> {
-    use rustix::mount::MoveMountFlags as F;
-    let resolve = rustix::fs::ResolveFlags::empty();
-    let target =
-        brig_sys::root::open_below(root, destination, OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), resolve)?;
-    Ok(rustix::mount::move_mount(mount, "", target, "", F::MOVE_MOUNT_F_EMPTY_PATH | F::MOVE_MOUNT_T_EMPTY_PATH)?)
 }

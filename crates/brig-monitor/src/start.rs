@@ -1,6 +1,6 @@
 //! One start of a container: root, descriptors, cgroup, process, network, the word to go.
 
-use crate::overlay::{self, Overlay};
+use crate::overlay::{self, Overlay, Upper};
 use crate::plan::{Plan, Rootfs};
 use crate::protocol::Kind;
 use crate::serve::{Served, Server};
@@ -8,9 +8,9 @@ use crate::state::{ProcessId, STATE_FILE, State, now_ns};
 use crate::{records, stdio, undo};
 use brig_net::Attachment;
 use brig_runtime::cgroup::Cgroup;
-use brig_runtime::create::{self, Request};
+use brig_runtime::create::{self, Request, RootMounts};
 use brig_runtime::{Context, Error};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 /// A running container, as its monitor holds it.
@@ -100,22 +100,23 @@ pub(crate) fn network_state(plan: &Plan) -> PathBuf {
     run.unwrap_or(&plan.run_dir).join("network")
 }
 
-fn mount_root(plan: &Plan, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
-    let Rootfs::Overlay { lowers, upper, work, submounts, volatile: _, idmap: _ } = &plan.rootfs else {
-        let Rootfs::Directory(path) = &plan.rootfs else {
-            return Err(Error::invalid("mount the root file system", "the plan names none"));
-        };
-        return overlay::directory(path);
+fn mount_root(plan: &Plan, userns: Option<BorrowedFd<'_>>) -> Result<RootMounts, Error> {
+    let (lowers, upper, work, submounts, volatile) = match &plan.rootfs {
+        Rootfs::Directory(path) => return Ok(RootMounts { root: overlay::directory(path)?, below: Vec::new() }),
+        Rootfs::Overlay { lowers, upper, work, submounts, volatile, .. } => (lowers, upper, work, submounts, *volatile),
     };
-    let upper = upper.as_deref().zip(work.as_deref());
+    let upper = match (upper, work) {
+        (Some(upper), Some(work)) => Upper::Directories(upper, work),
+        _ if volatile => Upper::Memory,
+        _ => Upper::None,
+    };
     let fresh = !plan.container_dir.join(crate::state::EXIT_FILE).exists();
     let root = overlay::mount(&Overlay { lowers, upper, fresh }, userns)?;
+    let mut below = Vec::with_capacity(submounts.len());
     for sub in submounts {
         let lowers = [sub.lower.clone()];
-        let mount = overlay::mount(&Overlay { lowers: &lowers, upper: Some((&sub.upper, &sub.work)), fresh }, userns)?;
-        let target = sub.destination.as_path();
-        overlay::attach_below(root.as_fd(), mount.as_fd(), target)
-            .step(|| format!("mount {} below the root", target.display()))?;
+        let overlay = Overlay { lowers: &lowers, upper: Upper::Directories(&sub.upper, &sub.work), fresh };
+        below.push((sub.destination.clone(), overlay::mount(&overlay, userns)?));
     }
-    Ok(root)
+    Ok(RootMounts { root, below })
 }

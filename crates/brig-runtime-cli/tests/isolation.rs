@@ -4,7 +4,7 @@
 
 mod support;
 
-use brig_monitor::overlay::{Form, Overlay, mount_as};
+use brig_monitor::overlay::{Form, Overlay, Upper, mount_as};
 use brig_monitor::plan::CopyUp;
 use serde_json::json;
 use std::os::fd::AsFd;
@@ -186,7 +186,7 @@ fn an_overlay_of_120_layers_mounts_in_every_form_that_this_kernel_has() {
         })
         .collect();
     let (upper, work) = (scratch.path("c/upper"), scratch.path("c/work"));
-    let overlay = Overlay { lowers: &lowers, upper: Some((&upper, &work)), fresh: true };
+    let overlay = Overlay { lowers: &lowers, upper: Upper::Directories(&upper, &work), fresh: true };
     let mut forms = 0;
     for form in [Form::Descriptors, Form::Paths, Form::Classic] {
         // The test harness has threads; the child that the oldest form needs is made by a program of its own elsewhere.
@@ -205,4 +205,41 @@ fn an_overlay_of_120_layers_mounts_in_every_form_that_this_kernel_has() {
         assert_eq!((read("same"), read("file119"), read("file0")), ("0".into(), "119".into(), "0".into()), "{form:?}");
     }
     assert!(forms > 0);
+}
+
+#[test]
+fn changes_may_go_to_memory_and_be_gone() {
+    let scratch = Scratch::new();
+    let mut plan = scratch.plan(scratch.spec(&["sh", "-c", "cat /tmp/made; echo text > /tmp/made; cat /tmp/made"]));
+    if let brig_monitor::plan::Rootfs::Overlay { upper, work, volatile, .. } = &mut plan.rootfs {
+        (*upper, *work, *volatile) = (None, None, true);
+    }
+    for _ in 0..2 {
+        assert_eq!(scratch.run(&plan).stdout, "text\n");
+    }
+}
+
+#[test]
+fn parts_of_a_root_are_overlays_of_their_own() {
+    for mapped in [false, true] {
+        let scratch = Scratch::new();
+        std::fs::create_dir_all(scratch.path("lower/part")).unwrap();
+        for directory in ["other", "c/part-upper", "c/part-work"] {
+            std::fs::create_dir_all(scratch.path(directory)).unwrap();
+        }
+        std::fs::write(scratch.path("other/file"), "of the part\n").unwrap();
+        let args = ["sh", "-c", "cat /part/file; echo new > /part/file; cat /part/file"];
+        let spec = if mapped { with_userns(&scratch, &args) } else { scratch.spec(&args) };
+        let mut plan = scratch.plan(spec);
+        if let brig_monitor::plan::Rootfs::Overlay { submounts, .. } = &mut plan.rootfs {
+            submounts.push(brig_monitor::plan::SubOverlay {
+                destination: "/part".into(),
+                lower: scratch.path("other"),
+                upper: scratch.path("c/part-upper"),
+                work: scratch.path("c/part-work"),
+            });
+        }
+        assert_eq!(scratch.run(&plan).stdout, "of the part\nnew\n");
+        assert_eq!(std::fs::read_to_string(scratch.path("other/file")).unwrap(), "of the part\n");
+    }
 }

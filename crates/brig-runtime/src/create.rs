@@ -37,6 +37,15 @@ pub struct Request<'a> {
     pub copy_up: &'a [PathBuf],
 }
 
+/// A root file system: a detached mount, and further ones that belong below it.
+#[derive(Debug)]
+pub struct RootMounts {
+    /// The root itself.
+    pub root: OwnedFd,
+    /// Mounts for directories that exist in it, in order.
+    pub below: Vec<(PathBuf, OwnedFd)>,
+}
+
 /// A container that is being made.
 #[derive(Debug)]
 pub struct Starting {
@@ -88,7 +97,7 @@ impl Drop for Process {
 /// user namespace when it has one, so that layers can be shown under the container's ids.
 pub fn begin(
     request: Request<'_>,
-    mount_root: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error>,
+    mount_root: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<RootMounts, Error>,
 ) -> Result<Starting, Error> {
     let spec = request.spec;
     let process =
@@ -159,7 +168,7 @@ fn hand_over_maps(
     init: &mut Init<'_>,
     specified: &[brig_spec::runtime::Mount],
     (uid_map, gid_map): (&str, &str),
-    mount_root: Option<impl FnOnce(Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error>>,
+    mount_root: Option<impl FnOnce(Option<BorrowedFd<'_>>) -> Result<RootMounts, Error>>,
 ) -> Result<(), Error> {
     let pid = process.child()?.pid;
     std::fs::write(format!("/proc/{pid}/uid_map"), uid_map).step(|| "write the uid map".into())?;
@@ -169,16 +178,25 @@ fn hand_over_maps(
     let root = mount_root.map(|m| m(Some(userns.as_fd()))).transpose()?;
     mounts::open_binds(&mut init.mounts, specified, Some(userns.as_fd()))?;
     let mut fds = Vec::new();
-    fds.extend(root.as_ref().map(AsFd::as_fd));
+    if let Some(root) = &root {
+        fds.push(root.root.as_fd());
+        fds.extend(root.below.iter().map(|(_, fd)| fd.as_fd()));
+    }
+    let below = root.as_ref().map_or(0, |root| root.below.len());
+    let mut text = vec![u8::try_from(below).map_err(|_| Error::invalid("hand the mounts over", "there are too many"))?];
+    for (destination, _) in root.iter().flat_map(|root| &root.below) {
+        use std::os::unix::ffi::OsStrExt;
+        text.extend(destination.as_os_str().as_bytes());
+        text.push(0);
+    }
     for mount in &init.mounts {
         if let Source::Bind { fd: Some(fd), .. } = &mount.source {
             fds.push(fd.as_fd());
         }
     }
     // Whether a bind is a directory is only known now, and the child's copy of the list does not have it.
-    let kinds: Vec<u8> =
-        init.mounts.iter().map(|m| u8::from(!matches!(m.source, Source::Bind { directory: false, .. }))).collect();
-    process.channel.send(Word::Maps, &kinds, &fds).step(|| "hand the mounts to the container's process".into())
+    text.extend(init.mounts.iter().map(|m| u8::from(!matches!(m.source, Source::Bind { directory: false, .. }))));
+    process.channel.send(Word::Maps, &text, &fds).step(|| "hand the mounts to the container's process".into())
 }
 
 /// A pid namespace is joined by the children of whoever enters it: the caller does so, and returns after the clone.

@@ -1,6 +1,7 @@
 //! The container's first process, from the clone to the exec: the child's half of the handshake in `protocol.rs`.
 
 use crate::cgroup::Cgroup;
+use crate::create::RootMounts;
 use crate::error::{Context, Error};
 use crate::mounts::{Mount, Source};
 use crate::program::{Program, open_terminal, own_stdio, place_stdio};
@@ -22,7 +23,7 @@ pub(crate) struct Init<'a> {
     pub devices: Vec<LinuxDevice>,
     pub cgroup: &'a Cgroup,
     /// The detached root mount; with a user namespace it comes with the word `Maps`.
-    pub root: Option<OwnedFd>,
+    pub root: Option<RootMounts>,
     /// Standard input, output and error; none with a terminal.
     pub stdio: Option<[OwnedFd; 3]>,
     /// The name of the session keyring.
@@ -65,8 +66,10 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<crate::program::Sett
         .step(|| "make the session keyring".into())?;
     let root =
         init.root.take().ok_or_else(|| Error::invalid("attach the root file system", "it was not handed over"))?;
+    let RootMounts { root, below } = root;
     rootfs::enter(root.as_fd(), init.settings.propagation)?;
     let root = Root::new(root);
+    rootfs::attach_below(&root, below)?;
 
     let own_cgroup = init.settings.namespaces.has(flags::NEWCGROUP);
     let mut settled_in_cgroup = init.born_in_cgroup;
@@ -105,11 +108,21 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<crate::program::Sett
 fn receive_mounts(init: &mut Init<'_>, channel: &Channel) -> Result<(), Error> {
     let packet = channel.expect(Word::Maps)?;
     let mut fds = packet.fds.into_iter();
-    init.root = fds.next();
+    let lost = || Error::invalid("take over the mounts", "the starter's list is cut short");
+    let root = fds.next().ok_or_else(lost)?;
+    let (count, mut text) = packet.bytes.split_first().ok_or_else(lost)?;
+    let mut below = Vec::new();
+    for _ in 0..*count {
+        use std::os::unix::ffi::OsStrExt;
+        let end = text.iter().position(|b| *b == 0).ok_or_else(lost)?;
+        below.push((std::ffi::OsStr::from_bytes(&text[..end]).into(), fds.next().ok_or_else(lost)?));
+        text = &text[end + 1..];
+    }
+    init.root = Some(RootMounts { root, below });
     for (at, mount) in init.mounts.iter_mut().enumerate() {
         if let Source::Bind { fd, directory } = &mut mount.source {
             *fd = fds.next();
-            *directory = packet.bytes.get(at).is_none_or(|b| *b != 0);
+            *directory = text.get(at).is_none_or(|b| *b != 0);
         }
     }
     Ok(())

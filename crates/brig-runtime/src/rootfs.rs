@@ -40,6 +40,16 @@ pub(crate) fn enter(root: BorrowedFd<'_>, propagation: MountPropagationFlags) ->
     attach(root, top.as_fd()).step(|| "attach the root file system".into())
 }
 
+/// Attaches further mounts of the root file system to directories that it has.
+pub(crate) fn attach_below(root: &Root, below: Vec<(std::path::PathBuf, OwnedFd)>) -> Result<(), Error> {
+    for (destination, mount) in below {
+        let step = || format!("mount the part of the root file system at {}", destination.display());
+        let target = root.open(&destination, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).step(step)?;
+        attach(mount.as_fd(), target.as_fd()).step(step)?;
+    }
+    Ok(())
+}
+
 /// What mounting found and later steps need.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
