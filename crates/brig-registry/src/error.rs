@@ -102,6 +102,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Tells whether the other side is not whom its certificate should make it.
+    pub(crate) fn is_certificate(&self) -> bool {
+        matches!(self, Self::Unreachable { source, .. } if is_certificate(source))
+    }
+
     /// Tells whether the same request may succeed a moment later.
     pub(crate) fn is_transient(&self) -> bool {
         match self {

@@ -1,6 +1,6 @@
 //! One request: authorised, redirected with care, tried again within bounds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(20);
 pub(crate) struct Http {
     client: reqwest::Client,
     pub(crate) options: Options,
+    /// Hosts that may be spoken to plainly, and turned out to want TLS.
+    secure: Mutex<HashSet<String>>,
     /// What was granted, by host and scope.
     granted: Mutex<HashMap<(String, String), Authorization>>,
 }
@@ -46,7 +48,7 @@ pub(crate) struct Request<'a> {
 
 impl Http {
     pub(crate) fn new(client: reqwest::Client, options: Options) -> Self {
-        Self { client, options, granted: Mutex::new(HashMap::new()) }
+        Self { client, options, secure: Mutex::default(), granted: Mutex::new(HashMap::new()) }
     }
 
     /// Makes the request; answers 200 and 206 come back, everything else is an error.
@@ -70,13 +72,35 @@ impl Http {
         }
     }
 
-    /// Sends with what was granted before; on 401, gets what is asked for and sends once more.
+    /// Sends by the scheme that the host wants: one that may be spoken to plainly can still have TLS, and says so by 400.
     async fn send_authorised(&self, request: &Request<'_>) -> Result<Response, Error> {
         let (address, scheme) = self.options.locate(request.host);
+        if scheme == "https" || self.secure.lock().is_ok_and(|secure| secure.contains(&address)) {
+            return self.send_by(request, &address, "https").await;
+        }
+        let plain = self.send_by(request, &address, "http").await?;
+        if plain.status() != StatusCode::BAD_REQUEST {
+            return Ok(plain);
+        }
+        match self.send_by(request, &address, "https").await {
+            Ok(response) => {
+                if let Ok(mut secure) = self.secure.lock() {
+                    secure.insert(address);
+                }
+                Ok(response)
+            }
+            // A certificate that is not trusted is the thing to tell; no TLS at all means that 400 meant something else.
+            Err(error) if error.is_certificate() => Err(error),
+            Err(_) => Ok(plain),
+        }
+    }
+
+    /// Sends with what was granted before; on 401, gets what is asked for and sends once more.
+    async fn send_by(&self, request: &Request<'_>, address: &str, scheme: &str) -> Result<Response, Error> {
         let text = format!("{scheme}://{address}/v2/{}/{}", request.repository, request.path);
         let url = Url::parse(&text).map_err(|_| bad(request.host, "its name makes no URL"))?;
         let scope = format!("repository:{}:pull", request.repository);
-        let key = (address.clone(), scope);
+        let key = (address.to_owned(), scope);
         let known =
             self.granted.lock().ok().and_then(|granted| granted.get(&key).cloned()).filter(Authorization::is_good);
         let response = self.follow(request, url.clone(), known.as_ref()).await?;

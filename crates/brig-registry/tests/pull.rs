@@ -98,6 +98,26 @@ fn names_of_loopback_are_resolved_without_the_c_library() {
 }
 
 #[test]
+fn tls_is_verified() {
+    let (registry, certificate) = Registry::start_tls();
+    let source = Registry::start();
+    let image = image();
+    source.push(&image, "a", "v1");
+    registry.copy_storage(&source);
+    let port = registry.host().split(':').next_back().unwrap().to_owned();
+    let reference = reference(&format!("localhost:{port}"), "a:v1");
+    let trusting = Client::new(Options { certificates: certificate.clone(), ..options() }).unwrap();
+    assert_eq!(trusting.manifest(&reference).unwrap().bytes, image.manifest);
+    assert_eq!(read(trusting.blob(&reference, &blob_of(&image), 7).unwrap()).unwrap(), image.layers[0][7..]);
+    let error = client().manifest(&reference).unwrap_err();
+    assert!(format!("{error:?}").contains("InvalidCertificate"), "{error:?}");
+    // The certificate is for localhost, not for the address.
+    let by_address = format!("127.0.0.1:{port}/a:v1").parse().unwrap();
+    let error = trusting.manifest(&by_address).unwrap_err();
+    assert!(format!("{error:?}").contains("InvalidCertificate"), "{error:?}");
+}
+
+#[test]
 fn a_broken_connection_is_resumed() {
     for no_ranges in [false, true] {
         let liar = Liar::start();

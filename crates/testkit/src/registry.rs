@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,19 +21,57 @@ const START_MAX: Duration = Duration::from_secs(20);
 pub struct Registry {
     child: Child,
     address: SocketAddr,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Registry {
     /// Starts the registry on a free port with an empty storage.
     pub fn start() -> Self {
+        Self::start_in(tempfile::tempdir().expect("a directory"), "")
+    }
+
+    /// Starts the registry with TLS, and returns the certificate, which is good for `localhost` and signed by itself.
+    ///
+    /// Nothing can be pushed to it by [`Self::push`]; [`Self::copy_storage`] gives it content.
+    pub fn start_tls() -> (Self, PathBuf) {
         let directory = tempfile::tempdir().expect("a directory");
+        let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+        let status = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .expect("Debian's package openssl is installed");
+        assert!(status.success(), "a certificate made");
+        let tls = format!("  tls:\n    certificate: {}\n    key: {}\n", certificate.display(), key.display());
+        (Self::start_in(directory, &tls), certificate)
+    }
+
+    /// Copies everything that another registry has into this one.
+    pub fn copy_storage(&self, other: &Self) {
+        let status = Command::new("cp")
+            .arg("-a")
+            .arg(other.directory.path().join("storage/."))
+            .arg(self.directory.path().join("storage"))
+            .status()
+            .expect("cp runs");
+        assert!(status.success(), "a storage copied");
+    }
+
+    fn start_in(directory: tempfile::TempDir, more: &str) -> Self {
+        fs::create_dir(directory.path().join("storage")).expect("a directory");
         for _ in 0..5 {
             let address = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
             let config = directory.path().join("config.yml");
             let storage = directory.path().join("storage");
             let text = format!(
-                "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
+                "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n{more}",
                 storage.display()
             );
             fs::write(&config, text).expect("a configuration");
@@ -49,7 +88,7 @@ impl Registry {
             let start = Instant::now();
             while start.elapsed() < START_MAX {
                 if TcpStream::connect(address).is_ok() {
-                    return Self { child, address, _directory: directory };
+                    return Self { child, address, directory };
                 }
                 if matches!(child.try_wait(), Ok(Some(_))) {
                     break; // somebody else took the port
