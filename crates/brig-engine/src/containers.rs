@@ -13,7 +13,9 @@
 //! flock(2) on its directory meanwhile, so that a start and a removal do not cross.
 
 mod attach;
+mod copy;
 mod create;
+mod diff;
 mod exec;
 mod kill;
 mod list;
@@ -33,6 +35,8 @@ mod wait;
 
 pub use attach::attach;
 pub use create::{Created, Source, create};
+pub use copy::{CopyOptions, copy_in, copy_out};
+pub use diff::{Change, diff};
 pub use exec::{ExecConfig, Execution, exec};
 pub use kill::{kill, signal_number};
 pub use list::{Entry, Listing, in_use, list};

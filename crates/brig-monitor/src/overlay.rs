@@ -37,22 +37,6 @@ pub struct Overlay<'a> {
     pub lowers: &'a [std::path::PathBuf],
     /// Where changes go.
     pub upper: Upper<'a>,
-    /// Whether the writable layer is used for the first time, and its root takes owner and mode from the layer below.
-    pub fresh: bool,
-}
-
-/// The root of an overlay shows the attributes of the writable layer's own directory.
-fn adopt_attributes(lower: &OwnedFd, upper: &OwnedFd) -> io::Result<()> {
-    let (from, to) = (rustix::fs::fstat(lower)?, rustix::fs::fstat(upper)?);
-    // The descriptors are for reference only, so the changes go by way of an empty path and of /proc.
-    if (from.st_uid, from.st_gid) != (to.st_uid, to.st_gid) {
-        let (uid, gid) = (rustix::fs::Uid::from_raw(from.st_uid), rustix::fs::Gid::from_raw(from.st_gid));
-        rustix::fs::chownat(upper, "", Some(uid), Some(gid), rustix::fs::AtFlags::EMPTY_PATH)?;
-    }
-    if from.st_mode & 0o7777 != to.st_mode & 0o7777 {
-        rustix::fs::chmod(proc_name(upper), Mode::from_raw_mode(from.st_mode & 0o7777))?;
-    }
-    Ok(())
 }
 
 /// Options that every form gets: none that would let an image's extended attributes redirect a lookup.
@@ -142,17 +126,15 @@ impl Layers {
         let upper = match overlay.upper {
             Upper::None => None,
             Upper::Directories(upper, work) => Some((mapped.open(upper)?, mapped.open(work)?)),
-            Upper::Memory => Some(in_memory(&mut mapped.parents)?),
+            Upper::Memory => Some(in_memory(&mut mapped.parents, lowers.first())?),
         };
-        if let (true, Some(lower), Some((upper, _))) = (overlay.fresh, lowers.first(), &upper) {
-            adopt_attributes(lower, upper)?;
-        }
         Ok(Self { _mapped: mapped.parents, lowers, upper })
     }
 }
 
 /// Makes a writable layer in a tmpfs that has no place in any mount table; it goes with the overlay that uses it.
-fn in_memory(keep: &mut Vec<(std::path::PathBuf, OwnedFd)>) -> io::Result<(OwnedFd, OwnedFd)> {
+/// The overlay's root shows owner and mode of the writable layer, which therefore takes them from the layer below.
+fn in_memory(keep: &mut Vec<(std::path::PathBuf, OwnedFd)>, below: Option<&OwnedFd>) -> io::Result<(OwnedFd, OwnedFd)> {
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_create(context.as_fd())?;
     let mount = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
@@ -161,6 +143,12 @@ fn in_memory(keep: &mut Vec<(std::path::PathBuf, OwnedFd)>) -> io::Result<(Owned
         Ok(rustix::fs::openat(&mount, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
     };
     let layers = (make("upper")?, make("work")?);
+    if let Some(below) = below {
+        let stat = rustix::fs::fstat(below)?;
+        let (uid, gid) = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+        rustix::fs::chownat(&mount, "upper", Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+        rustix::fs::chmodat(&mount, "upper", Mode::from_raw_mode(stat.st_mode & 0o7777), rustix::fs::AtFlags::empty())?;
+    }
     keep.push((std::path::PathBuf::new(), mount));
     Ok(layers)
 }

@@ -110,12 +110,11 @@ fn mount_root(plan: &Plan, userns: Option<BorrowedFd<'_>>) -> Result<RootMounts,
         _ if volatile => Upper::Memory,
         _ => Upper::None,
     };
-    let fresh = !plan.container_dir.join(crate::state::EXIT_FILE).exists();
-    let root = overlay::mount(&Overlay { lowers, upper, fresh }, userns)?;
+    let root = overlay::mount(&Overlay { lowers, upper }, userns)?;
     let mut below = Vec::with_capacity(submounts.len());
     for sub in submounts {
         let lowers = [sub.lower.clone()];
-        let overlay = Overlay { lowers: &lowers, upper: Upper::Directories(&sub.upper, &sub.work), fresh };
+        let overlay = Overlay { lowers: &lowers, upper: Upper::Directories(&sub.upper, &sub.work) };
         below.push((sub.destination.clone(), overlay::mount(&overlay, userns)?));
     }
     Ok(RootMounts { root, below })

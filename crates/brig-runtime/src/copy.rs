@@ -7,10 +7,50 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timestamps, XattrFl
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The deepest tree that is copied.
 const DEPTH_MAX: u32 = 512;
+
+/// Whose the copies are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owners {
+    /// The same as the originals'.
+    Keep,
+    /// One user and group for all.
+    All(u32, u32),
+    /// The same, moved from one range of 65,536 ids to another: into a user namespace or out of it. An id outside of the
+    /// range becomes the first of the new one.
+    Shift {
+        /// Where the originals' range begins.
+        from: u32,
+        /// Where the copies' range begins.
+        to: u32,
+    },
+}
+
+impl Owners {
+    fn of(self, stat: &Stat) -> (u32, u32) {
+        let shift = |id: u32, from: u32, to: u32| match id.checked_sub(from) {
+            Some(n) if n < 65_536 => to.saturating_add(n),
+            _ => to,
+        };
+        match self {
+            Self::Keep => (stat.st_uid, stat.st_gid),
+            Self::All(uid, gid) => (uid, gid),
+            Self::Shift { from, to } => (shift(stat.st_uid, from, to), shift(stat.st_gid, from, to)),
+        }
+    }
+}
+
+/// How to copy.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Whose the copies are.
+    pub owners: Owners,
+    /// Whether a file that is there already is replaced; a directory never gives way to a file.
+    pub replace: bool,
+}
 
 /// Says whether a directory has no entries.
 pub fn is_empty(directory: BorrowedFd<'_>) -> io::Result<bool> {
@@ -27,16 +67,32 @@ pub fn is_empty(directory: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// Copies everything below `from` into `to`, and the attributes of `from` itself.
 pub fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    copy_tree_with(from, to, Options { owners: Owners::Keep, replace: false })
+}
+
+/// Copies everything below `from` into `to`, with options.
+pub fn copy_tree_with(from: BorrowedFd<'_>, to: BorrowedFd<'_>, options: Options) -> io::Result<()> {
     let from = reopen(from)?;
     let to = reopen(to)?;
-    copy_directory(from.as_fd(), to.as_fd(), 0)
+    copy_directory(from.as_fd(), to.as_fd(), options, 0)
+}
+
+/// Copies one entry of a directory, whatever it is, to a name in another.
+pub fn copy_entry(
+    from: BorrowedFd<'_>,
+    name: &CStr,
+    to: BorrowedFd<'_>,
+    new_name: &CStr,
+    options: Options,
+) -> io::Result<()> {
+    entry(from, name, to, new_name, options, 0)
 }
 
 fn reopen(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(fd, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: u32) -> io::Result<()> {
+fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, options: Options, depth: u32) -> io::Result<()> {
     if depth > DEPTH_MAX {
         return Err(Errno::NAMETOOLONG.into());
     }
@@ -46,44 +102,63 @@ fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: u32) -> io::R
         if [c".", c".."].contains(&name) {
             continue;
         }
-        copy_entry(from, to, name, depth)?;
+        self::entry(from, name, to, name, options, depth)?;
     }
     let stat = rustix::fs::fstat(from)?;
-    copy_attributes_fd(from, to, &stat)
+    copy_attributes_fd(from, to, &stat, options.owners)
 }
 
-fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, depth: u32) -> io::Result<()> {
+fn entry(
+    from: BorrowedFd<'_>,
+    name: &CStr,
+    to: BorrowedFd<'_>,
+    new_name: &CStr,
+    options: Options,
+    depth: u32,
+) -> io::Result<()> {
     let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let kind = FileType::from_raw_mode(stat.st_mode);
     let nofollow = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if options.replace && kind != FileType::Directory {
+        match rustix::fs::unlinkat(to, new_name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     match kind {
         FileType::Directory => {
-            match rustix::fs::mkdirat(to, name, Mode::from_raw_mode(0o700)) {
+            match rustix::fs::mkdirat(to, new_name, Mode::from_raw_mode(0o700)) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
             let source = rustix::fs::openat(from, name, OFlags::RDONLY | OFlags::DIRECTORY | nofollow, Mode::empty())?;
-            let target = rustix::fs::openat(to, name, OFlags::RDONLY | OFlags::DIRECTORY | nofollow, Mode::empty())?;
-            copy_directory(source.as_fd(), target.as_fd(), depth + 1)
+            let target =
+                rustix::fs::openat(to, new_name, OFlags::RDONLY | OFlags::DIRECTORY | nofollow, Mode::empty())?;
+            copy_directory(source.as_fd(), target.as_fd(), options, depth + 1)
         }
         FileType::RegularFile => {
             let source = rustix::fs::openat(from, name, OFlags::RDONLY | OFlags::NONBLOCK | nofollow, Mode::empty())?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | nofollow;
-            let target = rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600))?;
+            let target = rustix::fs::openat(to, new_name, flags, Mode::from_raw_mode(0o600))?;
+            // What was looked at may have been swapped since: only a regular file is read.
+            let stat = rustix::fs::fstat(&source)?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                return Err(Errno::AGAIN.into());
+            }
             copy_bytes(&source, &target)?;
-            copy_attributes_fd(source.as_fd(), target.as_fd(), &stat)
+            copy_attributes_fd(source.as_fd(), target.as_fd(), &stat, options.owners)
         }
         FileType::Symlink => {
             let text = rustix::fs::readlinkat(from, name, Vec::new())?;
-            rustix::fs::symlinkat(&text, to, name)?;
-            chown_at(to, name, &stat)?;
-            Ok(rustix::fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?)
+            rustix::fs::symlinkat(&text, to, new_name)?;
+            chown_at(to, new_name, &stat, options.owners)?;
+            Ok(rustix::fs::utimensat(to, new_name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?)
         }
         FileType::Socket => Ok(()),
         _ => {
-            rustix::fs::mknodat(to, name, kind, Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev)?;
-            chown_at(to, name, &stat)?;
-            Ok(rustix::fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?)
+            rustix::fs::mknodat(to, new_name, kind, Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev)?;
+            chown_at(to, new_name, &stat, options.owners)?;
+            Ok(rustix::fs::utimensat(to, new_name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?)
         }
     }
 }
@@ -109,17 +184,18 @@ fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-fn owner(stat: &Stat) -> (Option<rustix::fs::Uid>, Option<rustix::fs::Gid>) {
-    (Some(rustix::fs::Uid::from_raw(stat.st_uid)), Some(rustix::fs::Gid::from_raw(stat.st_gid)))
+fn owner(stat: &Stat, owners: Owners) -> (Option<rustix::fs::Uid>, Option<rustix::fs::Gid>) {
+    let (uid, gid) = owners.of(stat);
+    (Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)))
 }
 
-fn chown_at(to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<()> {
-    let (uid, gid) = owner(stat);
+fn chown_at(to: BorrowedFd<'_>, name: &CStr, stat: &Stat, owners: Owners) -> io::Result<()> {
+    let (uid, gid) = owner(stat, owners);
     Ok(rustix::fs::chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-fn copy_attributes_fd(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
-    let (uid, gid) = owner(stat);
+fn copy_attributes_fd(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat, owners: Owners) -> io::Result<()> {
+    let (uid, gid) = owner(stat, owners);
     rustix::fs::fchown(to, uid, gid)?;
     copy_xattrs(from, to)?;
     // After chown, which clears setuid and setgid.
@@ -148,12 +224,6 @@ fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Names an open descriptor for messages.
-pub fn describe(fd: BorrowedFd<'_>) -> String {
-    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
-        .map_or_else(|_| "?".into(), |p| p.display().to_string())
 }
 
 #[cfg(test)]
