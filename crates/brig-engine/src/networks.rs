@@ -167,7 +167,7 @@ pub fn write_etc(
     network: Option<&Network>,
 ) -> Result<Vec<(PathBuf, &'static str)>> {
     let host_network = container.network == NetworkMode::Host;
-    let name = hostname.map(str::to_owned).unwrap_or_else(|| machine_name().unwrap_or_else(|| "localhost".into()));
+    let name = hostname.map_or_else(|| machine_name().unwrap_or_else(|| "localhost".into()), str::to_owned);
     disk::write_plain(&dir.join("hostname"), &format!("{name}\n"))?;
     let base = if host_network { fs::read_to_string("/etc/hosts").ok() } else { None };
     disk::write_plain(&dir.join("hosts"), &hosts(config, container, base, &name, network)?)?;

@@ -232,10 +232,11 @@ fn process(config: &ContainerConfig, host: &Host, place: &Place, capabilities: &
         None | Some("unconfined" | "") => {}
         Some(profile) => process = process.apparmor_profile(profile),
     }
-    if host.selinux && !config.privileged {
-        if let Some(label) = selinux_label(&config.security.label) {
-            process = process.selinux_label(label);
-        }
+    if host.selinux
+        && !config.privileged
+        && let Some(label) = selinux_label(&config.security.label)
+    {
+        process = process.selinux_label(label);
     }
     Ok(built(process.build()))
 }

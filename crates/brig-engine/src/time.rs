@@ -96,7 +96,7 @@ pub fn parse_moment(text: &str, now_ns: u64) -> Option<u64> {
         return Some(ns);
     }
     let (seconds, decimals) = text.split_once('.').unwrap_or((text, ""));
-    let nanos = if decimals.is_empty() { 0 } else { format!("{:0<9.9}", decimals).parse().ok()? };
+    let nanos = if decimals.is_empty() { 0 } else { format!("{decimals:0<9.9}").parse().ok()? };
     seconds.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
 }
 

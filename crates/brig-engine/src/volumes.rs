@@ -118,9 +118,8 @@ pub fn users(config: &Config, name: &str) -> Result<Vec<String>> {
         // A record that cannot be read may use any volume.
         match record::Record::read(config, &id) {
             Ok(record) if record.volumes.iter().any(|v| v.name == name) => users.push(record.name),
-            Ok(_) => {}
             Err(_) if record::exists(config, &id) => users.push(id.short().to_owned()),
-            Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
     }
     Ok(users)

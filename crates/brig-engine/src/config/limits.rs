@@ -48,23 +48,23 @@ pub struct Resources {
 impl Resources {
     /// Takes over every limit that `change` names; the others stay.
     pub fn update(&mut self, change: &Self) {
-        fn take<T: Clone>(to: &mut Option<T>, from: &Option<T>) {
-            if from.is_some() {
-                to.clone_from(from);
+        fn take<T: Clone>(to: &mut Option<T>, from: Option<&T>) {
+            if let Some(value) = from {
+                *to = Some(value.clone());
             }
         }
-        take(&mut self.memory, &change.memory);
-        take(&mut self.memory_reservation, &change.memory_reservation);
-        take(&mut self.memory_swap, &change.memory_swap);
-        take(&mut self.memory_swappiness, &change.memory_swappiness);
-        take(&mut self.nano_cpus, &change.nano_cpus);
-        take(&mut self.cpu_shares, &change.cpu_shares);
-        take(&mut self.cpu_period, &change.cpu_period);
-        take(&mut self.cpu_quota, &change.cpu_quota);
-        take(&mut self.cpuset_cpus, &change.cpuset_cpus);
-        take(&mut self.cpuset_mems, &change.cpuset_mems);
-        take(&mut self.pids, &change.pids);
-        take(&mut self.blkio_weight, &change.blkio_weight);
+        take(&mut self.memory, change.memory.as_ref());
+        take(&mut self.memory_reservation, change.memory_reservation.as_ref());
+        take(&mut self.memory_swap, change.memory_swap.as_ref());
+        take(&mut self.memory_swappiness, change.memory_swappiness.as_ref());
+        take(&mut self.nano_cpus, change.nano_cpus.as_ref());
+        take(&mut self.cpu_shares, change.cpu_shares.as_ref());
+        take(&mut self.cpu_period, change.cpu_period.as_ref());
+        take(&mut self.cpu_quota, change.cpu_quota.as_ref());
+        take(&mut self.cpuset_cpus, change.cpuset_cpus.as_ref());
+        take(&mut self.cpuset_mems, change.cpuset_mems.as_ref());
+        take(&mut self.pids, change.pids.as_ref());
+        take(&mut self.blkio_weight, change.blkio_weight.as_ref());
         // Quota and CPU count are two words for one limit: the newer word replaces the older.
         if change.nano_cpus.is_some() {
             (self.cpu_quota, self.cpu_period) = (None, None);

@@ -42,14 +42,11 @@ pub struct ImageDefaults {
 impl ContainerConfig {
     /// Fills every field that is open from the image; doing it twice changes nothing more.
     pub fn merge(&mut self, image: &ImageDefaults) {
-        match &self.entrypoint {
-            None => {
-                self.entrypoint = Some(image.entrypoint.clone());
-                if self.command.is_empty() {
-                    self.command.clone_from(&image.command);
-                }
+        if self.entrypoint.is_none() {
+            self.entrypoint = Some(image.entrypoint.clone());
+            if self.command.is_empty() {
+                self.command.clone_from(&image.command);
             }
-            Some(_) => {}
         }
         self.env = merge_env(&image.env, &self.env);
         if self.user.is_empty() {

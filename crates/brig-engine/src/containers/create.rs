@@ -82,13 +82,13 @@ pub fn create(config: &Config, mut container: ContainerConfig, source: &Source) 
 
 /// Steps 3 to 5.
 fn furnish(config: &Config, record: &mut Record, wanted: Option<&Name>, owner: Owner) -> Result<()> {
-    match wanted {
+    record.name = match wanted {
         Some(name) => {
             names::reserve(config, name, &record.id)?;
-            record.name = name.as_str().to_owned();
+            name.clone().into()
         }
-        None => record.name = names::reserve_any(config, &record.id)?.as_str().to_owned(),
-    }
+        None => names::reserve_any(config, &record.id)?.into(),
+    };
     match &record.config.userns {
         UserMode::Host => {}
         UserMode::Auto => record.first_id = Some(idpool::lend(config, &record.id)?),
@@ -96,7 +96,13 @@ fn furnish(config: &Config, record: &mut Record, wanted: Option<&Name>, owner: O
     }
     make_volumes(config, record)?;
     make_upper(config, record, owner)?;
-    record.write(config)
+    record.write(config)?;
+    // From here on the record keeps the layers; whoever removed the image before did not see it.
+    match record.image.layers.iter().find(|layer| rustix::fs::access(*layer, rustix::fs::Access::EXISTS).is_err()) {
+        Some(gone) => Err(Error::not_found(format!("no such image: {}", record.config.image))
+            .reason(format!("its layer {} is gone: it was removed a moment ago", gone.display()))),
+        None => Ok(()),
+    }
 }
 
 fn defaults(source: &Source) -> ImageDefaults {
@@ -227,8 +233,8 @@ fn make_upper(config: &Config, record: &mut Record, owner: Owner) -> Result<()> 
         disk::make_one(&upper, owner.mode)?;
         disk::make_one(&work, 0o700)?;
         if owner.uid + shift != 0 || owner.gid + shift != 0 {
-            let owned = chown(&upper, Some(owner.uid.wrapping_add(shift)), Some(owner.gid.wrapping_add(shift)));
-            owned.map_err(|error| Error::io(format!("cannot give {} to the container", upper.display()), error))?;
+            let given = chown(&upper, Some(owner.uid.wrapping_add(shift)), Some(owner.gid.wrapping_add(shift)));
+            given.map_err(|error| Error::io(format!("cannot give {} to the container", upper.display()), error))?;
         }
         Ok((upper, work))
     };

@@ -123,7 +123,7 @@ fn process(record: &Record, wish: &ExecConfig, spec: &brig_spec::runtime::Spec) 
             userns: record.config.userns.clone(),
             ..Default::default()
         };
-        let names = oci::capabilities::names(&config, &host::facts(&Default::default()))?;
+        let names = oci::capabilities::names(&config, &host::facts(&crate::config::ContainerConfig::default()))?;
         process.set_capabilities(Some(oci::capabilities::sets(&names)));
     }
     if let Some((rows, columns)) = wish.console_size {

@@ -69,10 +69,9 @@ pub(super) fn send(config: &Config, record: &Record, signal: i32) -> Result<()> 
     }
     match brig_sys::signals::send_to(fd.as_fd(), signal) {
         Ok(()) => Ok(()),
-        Err(error) => match std::io::Error::from(error) {
-            error if error.raw_os_error() == Some(3) => Ok(()),
-            error => Err(failed(error)),
-        },
+        // ESRCH: it has ended meanwhile.
+        Err(error) if error.raw_os_error() == Some(3) => Ok(()),
+        Err(error) => Err(failed(error)),
     }
 }
 

@@ -266,7 +266,8 @@ mod tests {
     use crate::disk::tests::Scratch;
 
     fn write(dir: &Scratch, name: &str, lines: &[&str]) {
-        let text: String = lines.iter().map(|l| format!("2026-11-22T01:02:03.000000000Z {l}\n")).collect();
+        let lines = lines.iter().map(|l| format!("2026-11-22T01:02:03.000000000Z {l}"));
+        let text = lines.collect::<Vec<_>>().join("\n") + "\n";
         std::fs::write(dir.0.join(name), text).unwrap();
     }
 

@@ -326,8 +326,8 @@ fn ready(config: &Config, mount: &MountConfig, volume: Option<&str>) -> Result<R
 /// Resolves a path inside a volume, where links may lead anywhere, without leaving it.
 fn inside(data: &std::path::Path, path: &std::path::Path) -> Result<PathBuf> {
     let failed = |error: std::io::Error| Error::io(format!("cannot use `{}` of the volume", path.display()), error);
-    let root = brig_sys::root::Root::open_directory(data).map_err(|e| failed(std::io::Error::from(e)))?;
-    let fd = root.locate(path).map_err(|e| failed(std::io::Error::from(e)))?;
+    let root = brig_sys::root::Root::open_directory(data).map_err(failed)?;
+    let fd = root.locate(path).map_err(failed)?;
     let real = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd))).map_err(failed)?;
     Ok(real)
 }

@@ -55,9 +55,8 @@ pub(super) fn readable(fd: impl std::os::fd::AsFd, deadline: Option<Instant>) ->
         let timeout = left.and_then(|l| Timespec::try_from(l).ok());
         match rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], timeout.as_ref()) {
             Ok(0) => return false,
-            Ok(_) => return true,
             Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return true,
+            Ok(_) | Err(_) => return true,
         }
     }
 }

@@ -90,16 +90,8 @@ fn unescape(text: &str) -> String {
         let code = (bytes[at] == b'\\')
             .then(|| text.get(at + 1..at + 4).and_then(|o| u8::from_str_radix(o, 8).ok()))
             .flatten();
-        match code {
-            Some(byte) => {
-                out.push(byte);
-                at += 4;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
+        out.push(code.unwrap_or(bytes[at]));
+        at += if code.is_some() { 4 } else { 1 };
     }
     String::from_utf8_lossy(&out).into_owned()
 }

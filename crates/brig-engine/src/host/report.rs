@@ -246,22 +246,20 @@ fn overlay(config: &Config) -> Check {
     }
     let stat = rustix::fs::statfs(&config.root)
         .or_else(|_| rustix::fs::statfs(config.root.parent().unwrap_or(Path::new("/"))));
-    match stat.map(|s| u64::try_from(s.f_type).unwrap_or_default() & 0xffff_ffff) {
-        Ok(0x794c_7630) => check(
+    if stat.is_ok_and(|s| u64::try_from(s.f_type).unwrap_or_default() & 0xffff_ffff == 0x794c_7630) {
+        return check(
             name,
             Grade::Limited,
             format!("{} lies on an overlay: only `--rm` containers, with their files in memory", config.root.display()),
             Some("put brig's root on a disk of its own with `--root`"),
-        ),
-        _ => {
-            let form = match kernel_version() {
-                v if v >= (6, 13) => "layers by descriptor",
-                v if v >= (6, 8) => "layers by path",
-                _ => "layers by mount(2)",
-            };
-            check(name, Grade::Good, form, None)
-        }
+        );
     }
+    let form = match kernel_version() {
+        v if v >= (6, 13) => "layers by descriptor",
+        v if v >= (6, 8) => "layers by path",
+        _ => "layers by mount(2)",
+    };
+    check(name, Grade::Good, form, None)
 }
 
 fn seccomp() -> Check {
@@ -318,7 +316,7 @@ fn network(scratch_netns: Option<std::os::fd::BorrowedFd<'_>>) -> Vec<Check> {
     match probe.forwarding {
         Ok(true) => checks.push(check("forwarding", Grade::Good, "on", None)),
         Ok(false) => {
-            checks.push(check("forwarding", Grade::Good, "off; the first bridged container turns it on", None))
+            checks.push(check("forwarding", Grade::Good, "off; the first bridged container turns it on", None));
         }
         Err(error) => checks.push(check("forwarding", Grade::Limited, chain(&error), Some("mount /proc/sys writable"))),
     }
@@ -327,7 +325,7 @@ fn network(scratch_netns: Option<std::os::fd::BorrowedFd<'_>>) -> Vec<Check> {
             checks.push(check(
                 "other firewall",
                 Grade::Limited,
-                format!("{drop:?}"),
+                format!("chain {} of table {} {} drops what it does not know", drop.chain, drop.family, drop.table),
                 Some("brig adds one tagged rule there that accepts its containers' traffic, and takes it back with the last one"),
             ));
         }
