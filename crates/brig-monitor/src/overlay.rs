@@ -6,8 +6,9 @@
 //! ```text
 //! lowerdir+ by descriptor    6.13 and later   any number of layers, no path is resolved twice
 //! lowerdir+ by name          6.8 and later    /proc/self/fd/N
-//! mount(2)                   older            in a private mount namespace of a short-lived child, with
-//!                                             /proc/self/fd/N as short names, handed back by open_tree
+//! mount(2)                   older            in a private mount namespace of a short-lived child, which opens the
+//!                                             layers there (those kernels take no other namespace's), names them
+//!                                             /proc/self/fd/N, and hands the mount back by open_tree
 //! ```
 
 use brig_runtime::{Context, Error};
@@ -95,7 +96,7 @@ pub fn mount_as(form: Form, overlay: &Overlay<'_>, userns: Option<BorrowedFd<'_>
             rustix::mount::fsconfig_create(context)?;
             Ok(rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
         }
-        Form::Classic => classic(&layers),
+        Form::Classic => classic(overlay, &layers),
     }
 }
 
@@ -104,8 +105,9 @@ fn proc_name(fd: &OwnedFd) -> String {
 }
 
 struct Layers {
-    // The mapped mounts stay open until the overlay has cloned them: a detached mount goes with its descriptor.
-    _mapped: Vec<(std::path::PathBuf, OwnedFd)>,
+    // Mapped mounts with the path they stand for, and with an empty path the one in memory. They stay open until the
+    // overlay has cloned them: a detached mount goes with its descriptor.
+    mapped: Vec<(std::path::PathBuf, OwnedFd)>,
     lowers: Vec<OwnedFd>,
     upper: Option<(OwnedFd, OwnedFd)>,
 }
@@ -128,7 +130,7 @@ impl Layers {
             Upper::Directories(upper, work) => Some((mapped.open(upper)?, mapped.open(work)?)),
             Upper::Memory => Some(in_memory(&mut mapped.parents, lowers.first())?),
         };
-        Ok(Self { _mapped: mapped.parents, lowers, upper })
+        Ok(Self { mapped: mapped.parents, lowers, upper })
     }
 }
 
@@ -184,27 +186,14 @@ impl Mapped<'_> {
 }
 
 /// The form of kernels before 6.8: mounted by name in a child's own mount namespace, and handed back as a detached clone.
-fn classic(layers: &Layers) -> io::Result<OwnedFd> {
+fn classic(overlay: &Overlay<'_>, layers: &Layers) -> io::Result<OwnedFd> {
     use rustix::net::{
         AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg,
         socketpair,
     };
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    let mut data: Vec<String> = OPTIONS.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    data.push(format!("lowerdir={}", layers.lowers.iter().map(proc_name).collect::<Vec<_>>().join(":")));
-    if let Some((upper, work)) = &layers.upper {
-        data.push(format!("upperdir={},workdir={}", proc_name(upper), proc_name(work)));
-    }
-    let data = std::ffi::CString::new(data.join(",")).map_err(|_| Errno::INVAL)?;
     let child = brig_sys::clone::clone_process(brig_sys::clone::flags::NEWNS, None, || {
-        let make = || -> io::Result<OwnedFd> {
-            use rustix::mount::MountPropagationFlags as P;
-            rustix::mount::mount_change("/", P::PRIVATE | P::REC)?;
-            rustix::mount::mount("overlay", "/proc", "overlay", MountFlags::empty(), data.as_c_str())?;
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-            Ok(rustix::mount::open_tree(CWD, "/proc", flags)?)
-        };
-        match make() {
+        match mount_in_own_namespace(overlay, layers) {
             Ok(fd) => {
                 let fds = [fd.as_fd()];
                 let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -224,6 +213,45 @@ fn classic(layers: &Layers) -> io::Result<OwnedFd> {
     let pid = rustix::process::WaitId::PidFd(child.pidfd.as_fd());
     let _ = rustix::process::waitid(pid, rustix::process::WaitIdOptions::EXITED);
     result
+}
+
+/// The child's part of [`classic`]: every layer is opened again, on mounts of this namespace.
+fn mount_in_own_namespace(overlay: &Overlay<'_>, layers: &Layers) -> io::Result<OwnedFd> {
+    use rustix::mount::MountPropagationFlags as P;
+    /// Where the mount and a writable layer in memory are put for the moment.
+    const PLACE: &str = "/proc";
+    const MEMORY: &str = "/sys";
+    rustix::mount::mount_change("/", P::PRIVATE | P::REC)?;
+    let open = |path: &Path| -> io::Result<OwnedFd> {
+        Ok(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    };
+    let attach = |mount: &OwnedFd, path: &Path| -> io::Result<()> {
+        let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        Ok(rustix::mount::move_mount(mount, "", CWD, path, flags)?)
+    };
+    let mut upper = match overlay.upper {
+        Upper::Directories(upper, work) => Some((open(upper)?, open(work)?)),
+        Upper::None | Upper::Memory => None,
+    };
+    for (parent, mount) in &layers.mapped {
+        if parent.as_os_str().is_empty() {
+            attach(mount, Path::new(MEMORY))?;
+            let memory = Path::new(MEMORY);
+            upper = Some((open(&memory.join("upper"))?, open(&memory.join("work"))?));
+        } else {
+            attach(mount, parent)?;
+        }
+    }
+    let lowers = overlay.lowers.iter().map(|path| open(path)).collect::<io::Result<Vec<_>>>()?;
+    let mut data: Vec<String> = OPTIONS.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    data.push(format!("lowerdir={}", lowers.iter().map(proc_name).collect::<Vec<_>>().join(":")));
+    if let Some((upper, work)) = &upper {
+        data.push(format!("upperdir={},workdir={}", proc_name(upper), proc_name(work)));
+    }
+    let data = std::ffi::CString::new(data.join(",")).map_err(|_| Errno::INVAL)?;
+    rustix::mount::mount("overlay", PLACE, "overlay", MountFlags::empty(), data.as_c_str())?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    Ok(rustix::mount::open_tree(CWD, PLACE, flags)?)
 }
 
 fn receive_fd(socket: &OwnedFd) -> io::Result<OwnedFd> {

@@ -356,23 +356,23 @@ pub(crate) fn mask(root: &Root, paths: &[String]) -> Result<(), Error> {
         let step = || format!("hide {path}");
         let Some(target) = existing(root, path).step(step)? else { continue };
         let stat = rustix::fs::fstat(&target).step(step)?;
-        let cover = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            if empty.is_none() {
-                let attributes = Attributes { set: RDONLY, ..Attributes::default() };
-                let data = vec![("size".into(), Some("0k".into())), ("nr_inodes".into(), Some("1".into()))];
-                let options = Options { attributes, data, ..Options::default() };
-                empty = Some(new_file_system("tmpfs", "tmpfs", &options).step(step)?);
-            }
-            empty.as_ref()
-        } else {
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
             if null.is_none() {
                 null = Some(dev_null(root).step(step)?);
             }
-            null.as_ref()
-        };
-        let Some(cover) = cover else { continue };
-        // A detached mount that was moved away is attached: each further use needs a clone.
-        attach(clone_of(cover.as_fd(), false).step(step)?.as_fd(), target.as_fd()).step(step)?;
+            let Some(null) = &null else { continue };
+            attach(clone_of(null.as_fd(), false).step(step)?.as_fd(), target.as_fd()).step(step)?;
+        } else if let Some(empty) = &empty {
+            attach(clone_of(empty.as_fd(), false).step(step)?.as_fd(), target.as_fd()).step(step)?;
+        } else {
+            // The first use attaches the mount itself: kernels before 6.15 clone attached mounts only.
+            let attributes = Attributes { set: RDONLY, ..Attributes::default() };
+            let data = vec![("size".into(), Some("0k".into())), ("nr_inodes".into(), Some("1".into()))];
+            let options = Options { attributes, data, ..Options::default() };
+            let made = new_file_system("tmpfs", "tmpfs", &options).step(step)?;
+            attach(made.as_fd(), target.as_fd()).step(step)?;
+            empty = Some(made);
+        }
     }
     Ok(())
 }
