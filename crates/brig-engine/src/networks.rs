@@ -287,6 +287,8 @@ pub fn prune(config: &Config) -> Result<bool> {
         return Ok(false);
     }
     brig_net::remove_bridge(&bridge(config)?).map_err(failed)?;
+    // With the last network the machine stops forwarding, if it did not before the first one.
+    brig_net::restore_forwarding(&config.run.join("network")).map_err(failed)?;
     disk::remove_file(&path)?;
     Ok(true)
 }

@@ -2,6 +2,7 @@
 
 mod attach;
 mod completion;
+mod copy;
 mod create;
 mod exec;
 mod images;
@@ -104,6 +105,8 @@ pub const TABLE: &[Entry] = &[
     port::ENTRY,
     rename::ENTRY,
     update::ENTRY,
+    copy::ENTRY,
+    copy::DIFF,
     images::ENTRY,
     pull::ENTRY,
     rmi::ENTRY,
@@ -144,6 +147,8 @@ pub const GROUPS: &[(&str, &str, &[Entry])] = &[
             port::ENTRY,
             rename::ENTRY,
             update::ENTRY,
+            copy::ENTRY,
+            copy::DIFF,
             prune::CONTAINERS,
         ],
     ),

@@ -54,7 +54,7 @@ pub struct Execution {
 
 /// Starts a process in a running container. `flags` are those of a monitor client's `Hello`.
 pub fn exec(config: &Config, record: &Record, wish: &ExecConfig, flags: u8) -> Result<Execution> {
-    let what = || format!("cannot execute `{}` in container `{}`", wish.command.first().map_or("", |c| c), record.name);
+    let what = || format!("cannot run a command in container `{}`", record.name);
     match status::of(config, record).phase {
         status::Phase::Running => {}
         status::Phase::Paused => {

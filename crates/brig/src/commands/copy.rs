@@ -1,0 +1,100 @@
+//! `brig cp` and `brig diff`: files in and out of containers, and what a container has changed.
+
+use super::{Entry, flags, parser};
+use crate::Context;
+use crate::output;
+use crate::report::Outcome;
+use brig_engine::Error;
+use brig_engine::containers::{self, CopyOptions};
+use clap::Args;
+use std::path::Path;
+
+#[derive(Debug, Args)]
+struct Flags {
+    /// `CONTAINER:PATH`, or a path of the machine
+    source: String,
+    /// A path of the machine, or `CONTAINER:PATH`
+    target: String,
+    /// Keep owners as they are
+    #[arg(short, long)]
+    archive: bool,
+    /// Follow a symbolic link that is the source itself
+    #[arg(short = 'L', long)]
+    follow_link: bool,
+    /// For compatibility: nothing is printed anyway
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub const ENTRY: Entry = Entry::new(
+    "cp",
+    || parser::<Flags>("cp", "Copy files between the machine and a container"),
+    |context, matches| copy(context, &flags(matches)?),
+);
+
+/// Takes `CONTAINER:PATH` apart; a path of the machine begins with `/` or `.`, or has no colon.
+fn inside(text: &str) -> Option<(&str, &str)> {
+    if text.starts_with(['/', '.']) {
+        return None;
+    }
+    text.split_once(':').filter(|(name, _)| !name.is_empty() && !name.contains('/'))
+}
+
+fn copy(context: &Context, flags: &Flags) -> Outcome {
+    let options = CopyOptions { archive: flags.archive, follow: flags.follow_link };
+    if flags.source == "-" || flags.target == "-" {
+        return Err(Error::new(brig_engine::Kind::Unsupported, "`brig cp` does not read or write archives yet")
+            .hint("name a directory instead of `-`, or use `brig exec CONTAINER tar -c PATH`"));
+    }
+    match (inside(&flags.source), inside(&flags.target)) {
+        (Some((name, source)), None) => {
+            containers::copy_out(&context.config, name, Path::new(source), Path::new(&flags.target), options)?;
+        }
+        (None, Some((name, target))) => {
+            containers::copy_in(&context.config, Path::new(&flags.source), name, Path::new(target), options)?;
+        }
+        (Some(_), Some(_)) => {
+            return Err(Error::invalid("`brig cp` does not copy from one container to another")
+                .hint("copy to a directory of the machine first"));
+        }
+        (None, None) => {
+            return Err(
+                Error::invalid("neither end of the copy is a container").hint("write one of them as CONTAINER:PATH")
+            );
+        }
+    }
+    Ok(0)
+}
+
+#[derive(Debug, Args)]
+struct Diff {
+    /// The container
+    container: String,
+}
+
+pub const DIFF: Entry = Entry::new(
+    "diff",
+    || parser::<Diff>("diff", "Show what a container has changed of its image"),
+    |context, matches| {
+        let flags: Diff = flags(matches)?;
+        let record = containers::find(&context.config, &flags.container)?;
+        for (change, path) in containers::diff(&context.config, &record)? {
+            output::line(&format!("{} {}", change.letter(), path.display()));
+        }
+        Ok(0)
+    },
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_told_apart() {
+        assert_eq!(inside("web:/etc"), Some(("web", "/etc")));
+        assert_eq!(inside("web:"), Some(("web", "")));
+        for outside in ["/a:b", "./web:/x", "file", "dir/web:/x", ":/x"] {
+            assert_eq!(inside(outside), None, "{outside}");
+        }
+    }
+}

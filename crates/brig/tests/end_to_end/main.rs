@@ -1,0 +1,8 @@
+//! The program as its users meet it: the built `brig`, real containers, each test with an engine of its own.
+//!
+//! Place: the machine itself, as root, with Debian's busybox-static.
+
+mod containers;
+mod network;
+mod sandbox;
+mod terminal;
