@@ -27,7 +27,6 @@ pub(crate) fn run(directory: &Path, first: Client) -> i32 {
     let began = match start(&plan, &mut server) {
         Ok(process) => {
             let started_at = now_ns();
-            brig_sys::memory::release();
             Ok((server.serve(&process, None), started_at))
         }
         Err(error) => Err(error),

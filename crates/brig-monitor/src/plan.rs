@@ -55,6 +55,27 @@ pub struct Plan {
     pub durable: bool,
 }
 
+impl Plan {
+    /// The container's cgroup, below every hierarchy.
+    pub fn cgroup(&self) -> Option<&std::path::Path> {
+        self.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref())
+    }
+
+    /// Gives up the configuration but for the cgroup: by far the largest part, and not needed while a container runs.
+    pub fn forget_configuration(&mut self) {
+        let mut linux = brig_spec::runtime::Linux::default();
+        linux
+            .set_cgroups_path(self.cgroup().map(Into::into))
+            .set_namespaces(None)
+            .set_masked_paths(None)
+            .set_readonly_paths(None);
+        let mut spec = Spec::default();
+        spec.set_linux(Some(linux)).set_mounts(None).set_process(None);
+        self.spec = spec;
+        self.copy_up = Vec::new();
+    }
+}
+
 /// The root file system of a container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

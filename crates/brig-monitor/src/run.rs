@@ -58,7 +58,7 @@ pub(crate) fn run(directory: &Path, mut first: Client) -> i32 {
         }
     };
     let mut server = Server::new(Some(listener), vec![first], log);
-    let status = live(&plan, &mut server);
+    let status = live(plan, &mut server);
     drop(lock);
     status
 }
@@ -119,13 +119,13 @@ pub(crate) fn listen(run_dir: &Path) -> Result<OwnedFd, Error> {
 }
 
 /// Starts and serves until the container stays down. Returns the monitor's exit status.
-fn live(plan: &Plan, server: &mut Server) -> i32 {
+fn live(mut plan: Plan, server: &mut Server) -> i32 {
     let mut restarts = 0;
     let mut pause = PAUSE_MIN;
     loop {
         server.lingering.clear();
         let began = Instant::now();
-        let container = match start(plan, server, restarts) {
+        let container = match start(&plan, server, restarts) {
             Ok(container) => container,
             Err(error) => {
                 let text = undo::text(&error);
@@ -136,20 +136,25 @@ fn live(plan: &Plan, server: &mut Server) -> i32 {
                     }
                 }
                 let exit = Exit { error: Some(text), ..ended_at(Some(error.kind as i32), 0) };
-                return finish(plan, server, &exit);
+                return finish(&plan, server, &exit);
             }
         };
-        let exit = serve_to_end(plan, server, container);
+        plan.forget_configuration();
+        let exit = serve_to_end(&plan, server, container);
         if server.stopped || !wants_restart(plan.restart, &exit, restarts) {
-            return finish(plan, server, &exit);
+            return finish(&plan, server, &exit);
         }
-        release(plan);
+        release(&plan);
         let _ = records::write_json(&plan.container_dir.join(EXIT_FILE), &exit, false);
         pause = if began.elapsed() > STEADY { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
         server.idle(pause);
         if server.stopped {
-            return finish(plan, server, &exit);
+            return finish(&plan, server, &exit);
         }
+        plan = match read_plan(&plan.container_dir) {
+            Ok(plan) => plan,
+            Err(error) => return finish(&plan, server, &Exit { error: Some(undo::text(&error)), ..exit }),
+        };
         restarts += 1;
     }
 }
@@ -163,8 +168,6 @@ fn wants_restart(policy: Restart, exit: &Exit, restarts: u32) -> bool {
 }
 
 fn serve_to_end(plan: &Plan, server: &mut Server, mut container: Container) -> Exit {
-    // What the start needed is given back: an idle monitor is to cost next to nothing.
-    brig_sys::memory::release();
     let relay = container.attachment.as_mut().map(brig_net::Attachment::relay);
     let status = server.serve(&container.process, relay);
     let oom_killed = container.cgroup.oom_kills() > 0;
@@ -192,8 +195,7 @@ fn ended_at(code: Option<i32>, started_at: u64) -> Exit {
 
 /// Gives back what only a running container needs; its record, its files and its address stay.
 fn release(plan: &Plan) {
-    let path = plan.spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref());
-    if let Some(cgroup) = path.and_then(|path| Cgroup::open(path).ok()) {
+    if let Some(cgroup) = plan.cgroup().and_then(|path| Cgroup::open(path).ok()) {
         let _ = cgroup.remove();
     }
 }
@@ -226,7 +228,7 @@ pub(crate) fn adopt(directory: &Path, mut first: Client) -> i32 {
         let state = State::read(&plan.run_dir).filter(State::is_running);
         Ok((plan, prepared, state))
     });
-    let (plan, (lock, listener, log), state) = match adopted {
+    let (mut plan, (lock, listener, log), state) = match adopted {
         Ok(adopted) => adopted,
         Err(error) => {
             report_failure(&mut first, &error);
@@ -238,8 +240,7 @@ pub(crate) fn adopt(directory: &Path, mut first: Client) -> i32 {
         state.and_then(|state| Some((state.clone(), take_over(&plan, &mut server, &state)?)))
     else {
         // It ended while nobody watched.
-        let cgroup =
-            plan.spec.linux().as_ref().and_then(|l| l.cgroups_path().as_deref()).and_then(|p| Cgroup::open(p).ok());
+        let cgroup = plan.cgroup().and_then(|p| Cgroup::open(p).ok());
         if let Some(cgroup) = cgroup.filter(|c| !c.pids().is_empty()) {
             let _ = cgroup.kill_all();
         }
@@ -254,6 +255,7 @@ pub(crate) fn adopt(directory: &Path, mut first: Client) -> i32 {
     }
     let pid = state.init.map_or(0, |init| init.pid);
     server.tell_all(Kind::Started, &pid.to_le_bytes());
+    plan.forget_configuration();
     let exit = serve_to_end(&plan, &mut server, container);
     let status = finish(&plan, &mut server, &exit);
     drop(lock);

@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// More clients than this wait in the socket's own queue.
 const CLIENTS_MAX: usize = 1024;
 
+/// How long nothing happens before a monitor makes itself small.
+const SETTLING: Duration = Duration::from_millis(100);
+
 /// What a monitor serves while the process lives.
 pub struct Server {
     /// The listening socket.
@@ -80,10 +83,20 @@ impl Server {
     pub fn serve(&mut self, process: &Served, mut relay: Option<&mut Relay>) -> Option<i32> {
         self.input_ends = false;
         self.pending_input.clear();
+        let mut settled = false;
         loop {
             let limit = relay.as_deref().and_then(|r| r.timeout(Instant::now()));
+            let limit = if settled { limit } else { Some(limit.map_or(SETTLING, |l| l.min(SETTLING))) };
             let mut ended = false;
-            for (source, events) in self.wait(Some(process.pidfd.as_fd()), relay.as_deref(), limit) {
+            let ready = self.wait(Some(process.pidfd.as_fd()), relay.as_deref(), limit);
+            if ready.is_empty() && !settled {
+                // What the start needed is given back once nothing happens: an idle monitor is to cost next to nothing, and
+                // a container that ends at once is not to wait for it.
+                settled = true;
+                self.buffer = Vec::new();
+                brig_sys::memory::release();
+            }
+            for (source, events) in ready {
                 match source {
                     Source::Process => ended = true,
                     Source::Relay(fd) => {

@@ -23,9 +23,8 @@ pub(crate) struct Container {
 
 /// Starts the container and tells the clients. Upon failure what was done is undone.
 pub(crate) fn start(plan: &Plan, server: &mut Server, restarts: u32) -> Result<Container, Error> {
-    let path = plan.spec.linux().as_ref().and_then(|l| l.cgroups_path().clone());
-    let path = path.ok_or_else(|| Error::invalid("start the container", "the plan names no cgroup"))?;
-    let cgroup = Cgroup::open(&path)?;
+    let path = plan.cgroup().ok_or_else(|| Error::invalid("start the container", "the plan names no cgroup"))?;
+    let cgroup = Cgroup::open(path)?;
     let result = start_in(plan, server, restarts, &cgroup);
     if result.is_err() {
         server.ends = stdio::Ends::default();

@@ -1,4 +1,4 @@
-//! A new process by clone3(2): with namespaces, a pidfd, and on cgroup v2 born in its cgroup.
+//! A new process by clone3(2), or clone(2) where that is denied: with namespaces, a pidfd, and on cgroup v2 born in its cgroup.
 //!
 //! The caller must be single-threaded: only the calling thread exists in the child, and a lock that another thread
 //! held would stay locked for ever. The monitor, the runtime and the helpers are; [`clone_process`] checks it.
@@ -61,7 +61,18 @@ pub fn clone_process(flags: u64, cgroup: Option<BorrowedFd<'_>>, child: impl FnO
     }
     // SAFETY: without CLONE_VM the child gets a copy of the address space, as by fork(2); `args` outlives the call and
     // `pidfd` is an int, as clone3(2) asks.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;
+    let made = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) });
+    let pid = match made {
+        // A container's seccomp profile denies clone3(2), whose flags it cannot look at; clone(2) does the same for them.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) && cgroup.is_none() => {
+            let flags = (args.flags | args.exit_signal).cast_signed();
+            let nothing: libc::c_long = 0;
+            // SAFETY: as above, without CLONE_VM and without a stack of its own; clone(2) stores the pidfd where its
+            // third argument points, an int that outlives the call.
+            check(unsafe { libc::syscall(libc::SYS_clone, flags, nothing, &raw mut pidfd, nothing, nothing) })?
+        }
+        other => other?,
+    };
     if pid == 0 {
         let status = child();
         // SAFETY: _exit takes any value and does not return.
