@@ -67,6 +67,7 @@ fn execute(command: &[OsString]) -> i32 {
     };
     let search = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     let mut status = 127;
+    let mut cause = "it is in no directory of the PATH".to_owned();
     let directories: Vec<std::path::PathBuf> = if name.as_bytes().contains(&b'/') {
         vec![std::path::PathBuf::new()]
     } else {
@@ -76,8 +77,12 @@ fn execute(command: &[OsString]) -> i32 {
         let Ok(path) = CString::new(directory.join(name).as_os_str().as_bytes()) else { return 126 };
         let error = execve(&path, &argv, &envp);
         if error.kind() != std::io::ErrorKind::NotFound {
-            status = 126;
+            (status, cause) = (126, error.to_string());
+        } else if name.as_bytes().contains(&b'/') {
+            cause = error.to_string();
         }
     }
+    let text = format!("error: cannot execute `{}`\n  because: {cause}\n", name.to_string_lossy());
+    let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
     status
 }
