@@ -83,7 +83,7 @@ impl Reporter {
                 Self::line(&format!("{}: {} to fetch", digest.short(), crate::output::decimal_size(*size)));
             }
             Progress::Waiting { digest } => {
-                Self::line(&format!("{}: another brig fetches it; waiting", digest.short()))
+                Self::line(&format!("{}: another brig fetches it; waiting", digest.short()));
             }
             Progress::Unpacked { digest, size } => {
                 Self::line(&format!("{}: unpacked, {}", digest.short(), crate::output::decimal_size(*size)));

@@ -4,8 +4,8 @@
 //!   first process lives            running, or paused when its cgroup is frozen
 //!   monitor lives, process not     restarting (its policy waits), or starting
 //!   neither, exit record           exited with that status
-//!   neither, a plan but no record  exited, and nobody knows how: the machine or the monitor was lost
-//!   no plan                        created
+//!   neither, it ran but no record  exited, and nobody knows how: the machine or the monitor was lost
+//!   none of these                  created
 //! ```
 
 use crate::config::Config;
@@ -113,7 +113,10 @@ pub fn of(config: &Config, record: &Record) -> Status {
         status.started_ns = exit.started_at;
         status.finished_ns = exit.finished_at;
         status.error.clone_from(&exit.error);
-    } else if state.as_ref().is_some_and(|s| s.started_at != 0) || state.is_none() && dir.join("plan").exists() {
+    } else if state.as_ref().is_some_and(|s| s.started_at != 0)
+        || state.is_none() && dir.join("plan").exists() && !record.run_dir(config).exists()
+    {
+        // With its run directory, a plan without a state is that of a start that did not get as far as a monitor.
         status.phase = Phase::Exited;
     }
     if status.monitor_pid != 0 && status.started_ns != 0 {

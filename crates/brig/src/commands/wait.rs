@@ -25,7 +25,8 @@ pub const ENTRY: Entry = Entry::new(
             match ended {
                 Ok(ended) if ended.phase == containers::Phase::Created => output::line("0"),
                 Ok(ended) => {
-                    output::line(&ended.exit_code.map_or_else(|| "unknown".to_owned(), |code| code.to_string()))
+                    let code = ended.exit_code.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
+                    output::line(&code);
                 }
                 Err(error) => {
                     report::print(&error);

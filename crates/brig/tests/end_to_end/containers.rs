@@ -29,7 +29,7 @@ fn exit_statuses_are_the_programs_or_dockers() {
 #[test]
 fn input_and_output_go_through_whole() {
     let brig = Sandbox::new();
-    let data: String = (0..40_000).map(|n| format!("line {n}\n")).collect();
+    let data = (0..40_000).map(|n| format!("line {n}")).collect::<Vec<_>>().join("\n");
     let output = brig.with_input(&run(&["--rm", "-i", "bb", "cat"]), data.as_bytes());
     assert!(output.status.success() && output.stdout == data.as_bytes());
     let output = brig.try_run(&run(&["--rm", "bb", "sh", "-c", "echo out; echo err >&2"]));
@@ -187,12 +187,12 @@ fn a_killed_monitor_leaves_a_state_that_is_told_and_removed() {
     let brig = Sandbox::new();
     brig.run(&run(&["-d", "--name", "web", "bb", "sleep", "1000"]));
     let monitor = brig.run(&["inspect", "-f", "{{.State.MonitorPid}}", "web"]);
-    brig.kill(monitor.trim().parse().unwrap());
+    Sandbox::kill(monitor.trim().parse().unwrap());
     assert_eq!(brig.run(&["ps", "--format", "{{.State}}"]), "running\n");
     assert_eq!(brig.run(&["exec", "web", "echo", "alive"]), "alive\n");
     let init = brig.run(&["inspect", "-f", "{{.State.Pid}}", "web"]);
-    brig.kill(init.trim().parse().unwrap());
-    brig.until(Duration::from_secs(10), || brig.run(&["ps", "-q"]).is_empty());
+    Sandbox::kill(init.trim().parse().unwrap());
+    Sandbox::until(Duration::from_secs(10), || brig.run(&["ps", "-q"]).is_empty());
     // Nobody saw it end: its status is unknown, or that of its adopter.
     let status = brig.run(&["ps", "-a", "--format", "{{.Status}}"]);
     assert!(status.starts_with("Exited (unknown)") || status.starts_with("Exited (137)"), "{status}");
@@ -212,4 +212,30 @@ fn an_unreadable_record_is_told_and_hides_nothing() {
     brig.run(&["rm", "-f", &bad.trim()[..12]]);
     brig.run(&["rm", "good"]);
     brig.nothing_left();
+}
+
+#[test]
+fn a_start_that_is_killed_at_any_moment_leaves_a_truth_that_can_be_removed() {
+    let brig = Sandbox::new();
+    let mut points = 0;
+    for delay_us in (0..20_000).step_by(800) {
+        let mut command = brig.command(&run(&["-d", "bb", "sleep", "1000"]));
+        let mut child =
+            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(delay_us));
+        let _ = child.kill();
+        child.wait().unwrap();
+        points += 1;
+    }
+    // What a monitor has begun it finishes; everything else is as it was when its maker died.
+    Sandbox::until(Duration::from_secs(20), || {
+        let states = brig.run(&["ps", "-a", "--format", "{{.State}}"]);
+        states.lines().all(|s| matches!(s, "running" | "created"))
+    });
+    for id in brig.run(&["ps", "-aq"]).lines() {
+        brig.run(&["rm", "-f", id]);
+    }
+    brig.run(&["container", "prune", "-f"]);
+    brig.nothing_left();
+    println!("killed at {points} points");
 }

@@ -29,7 +29,7 @@ fn containers_reach_one_another_and_are_reached() {
     let address = address.trim();
     let out = brig.run(&["run", "--rm", "bb", "ping", "-c", "1", "-W", "5", address]);
     assert!(out.contains("0% packet loss"), "{out}");
-    brig.until(std::time::Duration::from_secs(20), || {
+    Sandbox::until(std::time::Duration::from_secs(20), || {
         std::net::TcpStream::connect("127.0.0.1:18080")
             .and_then(|mut stream| {
                 let mut text = String::new();

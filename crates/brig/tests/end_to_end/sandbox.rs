@@ -90,15 +90,15 @@ impl Sandbox {
     }
 
     /// Kills a process that belongs to this sandbox, and waits until it is gone.
-    pub fn kill(&self, pid: i32) {
+    pub fn kill(pid: i32) {
         assert!(pid > 1);
         let id = brig_monitor::state::ProcessId::of(pid).unwrap();
         brig_sys::signals::send(pid, 9).unwrap();
-        self.until(Duration::from_secs(10), || !id.is_alive());
+        Self::until(Duration::from_secs(10), || !id.is_alive());
     }
 
     /// Waits until something holds, with a bound.
-    pub fn until(&self, bound: Duration, holds: impl Fn() -> bool) {
+    pub fn until(bound: Duration, holds: impl Fn() -> bool) {
         let deadline = Instant::now() + bound;
         while !holds() {
             assert!(Instant::now() < deadline, "it did not come to be within {bound:?}");

@@ -5,7 +5,7 @@ use rustix::pty::OpenptFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -25,11 +25,11 @@ impl User {
         let size = Winsize { ws_row: 33, ws_col: 99, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&terminal, size).unwrap();
         let name = rustix::pty::ptsname(&terminal, Vec::new()).unwrap();
-        let side = || File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let open = || File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
         let mut command = brig.command(arguments);
-        command.stdin(Stdio::from(side())).stdout(Stdio::from(side())).stderr(Stdio::from(side()));
+        command.stdin(Stdio::from(open())).stdout(Stdio::from(open())).stderr(Stdio::from(open()));
         let child = command.spawn().unwrap();
-        Self { terminal: File::from(OwnedFd::from(terminal)), child, seen: String::new() }
+        Self { terminal: File::from(terminal), child, seen: String::new() }
     }
 
     fn writes(&mut self, keys: &[u8]) {
