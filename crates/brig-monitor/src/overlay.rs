@@ -165,23 +165,32 @@ impl Mapped<'_> {
     fn open(&mut self, path: &Path) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let Some(userns) = self.userns else { return Ok(rustix::fs::open(path, flags, Mode::empty())?) };
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL.into()) };
-        if !self.parents.iter().any(|(p, _)| p == parent) {
-            let clone = rustix::mount::open_tree(
-                CWD,
-                parent,
-                OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
-            )?;
-            let map = Attributes {
-                set: IDMAP,
-                userns_fd: u64::from(userns.as_raw_fd().cast_unsigned()),
-                ..Attributes::default()
-            };
-            set_attributes(clone.as_fd(), &map, false)?;
-            self.parents.push((parent.to_owned(), clone));
+        let stat = |path: &Path| rustix::fs::lstat(path).map(|stat| stat.st_dev);
+        match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) if stat(parent)? == stat(path)? => {
+                let clone = self.mapped(parent, userns)?;
+                Ok(rustix::fs::openat(clone, name, flags | OFlags::NOFOLLOW, Mode::empty())?)
+            }
+            // The root of a file system of the machine: a clone of what lies above would not show it.
+            _ => Ok(rustix::fs::openat(self.mapped(path, userns)?, ".", flags, Mode::empty())?),
         }
-        let (_, clone) = self.parents.iter().find(|(p, _)| p == parent).ok_or(Errno::NOENT)?;
-        Ok(rustix::fs::openat(clone, name, flags | OFlags::NOFOLLOW, Mode::empty())?)
+    }
+
+    /// Returns a clone of the mount at `path` that shows its files under the ids of the container; made once.
+    fn mapped(&mut self, path: &Path, userns: BorrowedFd<'_>) -> io::Result<&OwnedFd> {
+        if let Some(at) = self.parents.iter().position(|(p, _)| p == path) {
+            return Ok(&self.parents[at].1);
+        }
+        let clone =
+            rustix::mount::open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+        let map = Attributes {
+            set: IDMAP,
+            userns_fd: u64::from(userns.as_raw_fd().cast_unsigned()),
+            ..Attributes::default()
+        };
+        set_attributes(clone.as_fd(), &map, false)?;
+        self.parents.push((path.to_owned(), clone));
+        self.parents.last().map(|(_, clone)| clone).ok_or_else(|| Errno::NOENT.into())
     }
 }
 
