@@ -330,8 +330,8 @@ fn namespaces(config: &ContainerConfig, place: &Place) -> Result<Vec<LinuxNamesp
     match config.userns {
         UserMode::Host => {}
         UserMode::Container(_) if place.idmap.is_none() => {}
-        UserMode::Container(_) => all.push(namespace(T::User, join(place.joined.user, "user")?, "user")),
-        UserMode::Auto => all.push(namespace(T::User, None, "user")),
+        // A namespace of its own with the map of the other: the ids mean the same in both, on the disk too.
+        UserMode::Container(_) | UserMode::Auto => all.push(namespace(T::User, None, "user")),
     }
     if config.time_offsets.is_some() {
         all.push(namespace(T::Time, None, "time"));

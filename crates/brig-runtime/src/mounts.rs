@@ -74,7 +74,13 @@ impl Mount {
         if self.options.recursive {
             flags |= OpenTreeFlags::AT_RECURSIVE;
         }
-        let clone = rustix::mount::open_tree(CWD, path, flags).step(step)?;
+        let clone = match rustix::mount::open_tree(CWD, path, flags) {
+            // A mount of another mount namespace can be cloned only from inside that one.
+            Err(rustix::io::Errno::INVAL) if other_namespace(path).is_some() => {
+                clone_elsewhere(path, flags).step(step)?
+            }
+            result => result.step(step)?,
+        };
         let stat = rustix::fs::fstat(&clone).step(step)?;
         let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         self.options.apply(clone.as_fd()).step(step)?;
@@ -90,6 +96,43 @@ impl Mount {
         self.source = Source::Bind { fd: Some(clone), directory };
         Ok(())
     }
+}
+
+/// Splits `/proc/PID/root/PATH` into the process and the path as that process sees it.
+fn other_namespace(path: &Path) -> Option<(i32, PathBuf)> {
+    let mut parts = path.strip_prefix("/proc").ok()?.components();
+    let pid = parts.next()?.as_os_str().to_str()?.parse().ok()?;
+    let rest = parts.as_path().strip_prefix("root").ok()?;
+    Some((pid, Path::new("/").join(rest)))
+}
+
+/// Clones a mount of another process's mount namespace, in a short-lived child that enters it.
+fn clone_elsewhere(path: &Path, flags: OpenTreeFlags) -> std::io::Result<OwnedFd> {
+    use crate::protocol::{Word, pair};
+    use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open};
+    let (pid, inside) = other_namespace(path).ok_or(rustix::io::Errno::INVAL)?;
+    let pidfd = pidfd_open(Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH)?, PidfdFlags::empty())?;
+    let (ours, theirs) = pair().map_err(|error| error.source)?;
+    let child = brig_sys::clone::clone_process(0, None, || {
+        let clone = || -> std::io::Result<OwnedFd> {
+            brig_sys::clone::setns(pidfd.as_fd(), brig_sys::clone::flags::NEWNS)?;
+            let root = brig_sys::root::Root::open_directory(Path::new("/"))?;
+            let place = root.locate(&inside)?;
+            let empty = OpenTreeFlags::from_bits_retain(AtFlags::EMPTY_PATH.bits());
+            Ok(rustix::mount::open_tree(place.as_fd(), "", flags | empty)?)
+        };
+        match clone() {
+            Ok(fd) => i32::from(theirs.send(Word::Maps, &[], &[fd.as_fd()]).is_err()),
+            Err(error) => {
+                let _ = theirs.send(Word::Failed, &Error::setup("clone the mount", error).to_bytes(), &[]);
+                1
+            }
+        }
+    })?;
+    drop(theirs);
+    let answer = ours.expect(Word::Maps).map_err(|error| error.source);
+    let _ = rustix::process::waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED);
+    answer?.fds.into_iter().next().ok_or_else(|| rustix::io::Errno::BADF.into())
 }
 
 fn fd_number(fd: BorrowedFd<'_>) -> u64 {
