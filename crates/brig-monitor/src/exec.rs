@@ -39,6 +39,7 @@ pub(crate) fn run(directory: &Path, first: Client) -> i32 {
         finished_at: now_ns(),
         error,
         stopped: false,
+        restarts: 0,
     };
     let (record, status) = match &began {
         Ok((code, started_at)) => (exit(*code, *started_at, None), *code),

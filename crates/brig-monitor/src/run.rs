@@ -135,12 +135,12 @@ fn live(mut plan: Plan, server: &mut Server) -> i32 {
                         report_failure(client, &error);
                     }
                 }
-                let exit = Exit { error: Some(text), ..ended_at(Some(error.kind as i32), 0) };
+                let exit = Exit { error: Some(text), restarts, ..ended_at(Some(error.kind as i32), 0) };
                 return finish(&plan, server, &exit);
             }
         };
         plan.forget_configuration();
-        let exit = serve_to_end(&plan, server, container);
+        let exit = Exit { restarts, ..serve_to_end(&plan, server, container) };
         if server.stopped || !wants_restart(plan.restart, &exit, restarts) {
             return finish(&plan, server, &exit);
         }
@@ -190,6 +190,7 @@ fn ended_at(code: Option<i32>, started_at: u64) -> Exit {
         finished_at: now_ns(),
         error: None,
         stopped: false,
+        restarts: 0,
     }
 }
 

@@ -83,6 +83,9 @@ pub struct Exit {
     pub error: Option<String>,
     /// Whether a person stopped or killed it: `unless-stopped` then keeps it down.
     pub stopped: bool,
+    /// How often the restart policy had started it again.
+    #[serde(default)]
+    pub restarts: u32,
 }
 
 /// The names of the two files.

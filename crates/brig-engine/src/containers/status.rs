@@ -110,6 +110,7 @@ pub fn of(config: &Config, record: &Record) -> Status {
         status.phase = if exit.started_at == 0 { Phase::Created } else { Phase::Exited };
         status.exit_code = exit.code;
         status.oom_killed = exit.oom_killed;
+        status.restarts = exit.restarts;
         status.started_ns = exit.started_at;
         status.finished_ns = exit.finished_at;
         status.error.clone_from(&exit.error);
