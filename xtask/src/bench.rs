@@ -1,0 +1,134 @@
+//! `cargo xtask bench`: brig beside the kernel alone and beside its peers, interleaved in one run.
+//!
+//! ```text
+//!   config of one container of brig ──┬─> recipe of bench-bare   the kernel alone, with plain root and with overlay
+//!                                     └─> bundle of runc, crun   the same namespaces, mounts, masks, filter, devices
+//!   one image ──> brig, podman, docker
+//! ```
+//!
+//! The clock of a timed command stops when nothing of it is left: its process and all that it started have ended and
+//! were reaped here (this process is their subreaper), its record, directory and interfaces are gone. Their CPU time is
+//! what the kernel accounted to all of them together. Every exit status and output is checked. A peer that is not there
+//! is named as missing. Figures are medians; the least value stands beside them.
+
+mod measure;
+mod memory;
+mod peers;
+mod place;
+mod pull;
+mod recipe;
+mod table;
+
+use anyhow::{Result, bail};
+use measure::Peer;
+use place::Place;
+use std::path::Path;
+
+const HELP: &str = "\
+cargo xtask bench [--count N] [--pulls N] [--only CASE[,CASE]] [--cold] [--keep] [--no-build]
+
+  --count N    runs of each command (30)
+  --pulls N    pulls by each engine (5)
+  --only ...   of: none, bridge, exec, memory, pull (all)
+  --cold       measure each command after a pause, and not as in a row of starts (see below)
+  --keep       leave the recipe, the bundle and the strace of the kernel alone in target/bench
+  --no-build   take target/release as it is
+
+Needs root. Peers that are measured when they are installed: runc, crun, podman, docker (with a running dockerd).
+On cgroup v1 the kernel makes a start after a pause wait some 10 ms, whoever starts; a start that follows another closely
+does not wait. Without --cold, a container of the kernel alone runs, unmeasured, right before each measured command.
+";
+
+/// What the command line asks for.
+#[derive(Debug)]
+struct Options {
+    count: usize,
+    pulls: usize,
+    only: Vec<String>,
+    cold: bool,
+    keep: bool,
+    build: bool,
+}
+
+const CASES: [&str; 5] = ["none", "bridge", "exec", "memory", "pull"];
+
+impl Options {
+    fn parse(words: &[&str]) -> Result<Option<Self>> {
+        let mut options = Self { count: 30, pulls: 5, only: Vec::new(), cold: false, keep: false, build: true };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().copied().ok_or_else(|| anyhow::anyhow!("`{word}` needs a value"));
+            match *word {
+                "--count" => options.count = value()?.parse()?,
+                "--pulls" => options.pulls = value()?.parse()?,
+                "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
+                "--cold" => options.cold = true,
+                "--keep" => options.keep = true,
+                "--no-build" => options.build = false,
+                "--help" | "-h" => return Ok(None),
+                _ => bail!("`{word}` is not an option; see `cargo xtask bench --help`"),
+            }
+        }
+        if let Some(unknown) = options.only.iter().find(|c| !CASES.contains(&c.as_str())) {
+            bail!("`{unknown}` is no case; there are {}", CASES.join(", "));
+        }
+        if options.count == 0 || options.pulls == 0 {
+            bail!("a median of nothing is nothing: give a count of at least 1");
+        }
+        Ok(Some(options))
+    }
+
+    fn wants(&self, case: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|c| c == case)
+    }
+}
+
+/// Runs the cases that the words ask for. Errors: no root, a failed build, or a timed command that did not do its work.
+pub fn run(root: &Path, words: &[&str]) -> Result<()> {
+    let Some(options) = Options::parse(words)? else {
+        print!("{HELP}");
+        return Ok(());
+    };
+    let place = Place::make(root, options.keep, options.build)?;
+    println!("{}", Place::describe());
+    let engines = peers::Engines::prepare(&place)?;
+    for missing in &engines.missing {
+        println!("missing: {missing}");
+    }
+    let warm = (!options.cold).then(|| peers::Engines::warm(&place));
+    let in_turn = |peers: &[Peer]| measure::interleaved(peers, warm.as_ref(), options.count);
+    let mut void = None;
+    if options.wants("none") {
+        let result = in_turn(&engines.run_none(&place))?;
+        let title = "run --rm of a static no-op, without a network (runc, crun and `plain` have no overlay)";
+        table::print(title, &result, Some("kernel alone"));
+        void = table::void(&result, options.cold);
+    }
+    if options.wants("bridge") {
+        let peers = engines.run_bridge(&place)?;
+        table::print("run --rm of a static no-op, default bridge", &in_turn(&peers)?, None);
+    }
+    if options.wants("exec") {
+        let (peers, running) = engines.exec(&place)?;
+        let result = in_turn(&peers);
+        running.end()?;
+        table::print("exec of a static no-op in a running container", &result?, None);
+    }
+    if options.wants("memory") {
+        memory::run(&engines, &place)?;
+    }
+    if options.wants("pull") {
+        pull::run(&engines, &place, options.pulls)?;
+    }
+    recipe::remove_parents()?;
+    place.close()?;
+    if let Some(reason) = void {
+        bail!("this run is void: {reason}");
+    }
+    Ok(())
+}
+
+/// A peer by name and command, for tables and messages.
+pub(crate) fn named(peers: &[Peer]) -> String {
+    peers.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,201 @@
+//! One timed command, and many of them in turn.
+
+use anyhow::{Context, Result, bail};
+use nix::sys::resource::{UsageWho, getrusage};
+use rustix::process::{WaitId, WaitIdOptions};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The longest that anything of a command may stay after it returned.
+const LEFT_MAX: Duration = Duration::from_secs(30);
+
+/// The pause before each run.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Something that is timed.
+pub struct Peer {
+    /// As the table calls it.
+    pub name: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// The exit status that proves that the work was done.
+    pub status: i32,
+    /// Whether the record, directories and interfaces of the command are gone.
+    pub gone: Box<dyn Fn() -> bool + Sync>,
+    /// Whether a cgroup v2 mount beside v1 is taken from its sight, without which crun refuses to work.
+    pub without_unified: bool,
+    /// Done before each run, outside of the clock.
+    pub before: Box<dyn Fn() -> Result<()> + Sync>,
+    /// Whether the work is done by these processes, so that their CPU time says it all.
+    pub counts_cpu: bool,
+}
+
+impl Peer {
+    /// A peer whose traces end with its processes.
+    pub fn new(name: &str, command: Vec<String>, status: i32) -> Self {
+        let name = name.to_owned();
+        Self {
+            name,
+            command,
+            status,
+            gone: Box::new(|| true),
+            without_unified: false,
+            before: Box::new(|| Ok(())),
+            counts_cpu: true,
+        }
+    }
+}
+
+/// What one run cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    /// Until nothing was left.
+    pub wall: Duration,
+    /// User and system time of all processes.
+    pub cpu: Duration,
+}
+
+/// All runs of one peer.
+#[derive(Debug)]
+pub struct Series {
+    /// As the table calls it.
+    pub name: String,
+    /// In the order of the runs.
+    pub samples: Vec<Sample>,
+    /// As of the peer.
+    pub counts_cpu: bool,
+}
+
+impl Series {
+    /// The median of one figure, and its least value.
+    pub fn of(&self, figure: impl Fn(&Sample) -> Duration) -> (Duration, Duration) {
+        let mut all: Vec<Duration> = self.samples.iter().map(figure).collect();
+        all.sort();
+        (all[all.len() / 2], all[0])
+    }
+}
+
+/// Runs each peer twice to warm up, then all of them in turn, `count` times.
+///
+/// Moving a process to a cgroup of v1 waits for a grace period of the kernel, some 10 ms, unless another one moved just
+/// before: whoever runs after a pause would pay for it, and who follows closely would not. So `warm` runs before each,
+/// outside of the clock, and all are measured as in a row of starts; without it all are measured after a pause.
+pub fn interleaved(peers: &[Peer], warm: Option<&Peer>, count: usize) -> Result<Vec<Series>> {
+    let empty =
+        |p: &Peer| Series { name: p.name.clone(), samples: Vec::with_capacity(count), counts_cpu: p.counts_cpu };
+    let mut all: Vec<Series> = peers.iter().map(empty).collect();
+    eprintln!("measuring {} ({count} times in turn)", super::named(peers));
+    for round in 0..count + 2 {
+        // Each round begins with another one, so that nobody always follows the same neighbour.
+        for turn in 0..peers.len() {
+            let at = (turn + round) % peers.len();
+            let (peer, series) = (&peers[at], &mut all[at]);
+            // What the kernel still has to put away for the neighbour is not to be paid for by this one.
+            std::thread::sleep(SETTLE);
+            (peer.before)()?;
+            if let Some(warm) = warm {
+                once(warm)?;
+            }
+            let sample = once(peer).with_context(|| format!("{}, run {round}", peer.name))?;
+            if round >= 2 {
+                series.samples.push(sample);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Runs one peer once.
+pub fn once(peer: &Peer) -> Result<Sample> {
+    if peer.without_unified {
+        // The namespace of a thread is that of the programs it starts.
+        return std::thread::scope(|scope| {
+            let hidden = || -> Result<Sample> {
+                brig_sys::clone::unshare(brig_sys::clone::flags::NEWNS).context("cannot leave the mount namespace")?;
+                let unified = super::place::UNIFIED;
+                rustix::mount::unmount(unified, rustix::mount::UnmountFlags::DETACH)
+                    .with_context(|| format!("cannot take {unified} away"))?;
+                timed(peer)
+            };
+            scope.spawn(hidden).join().unwrap_or_else(|_| bail!("the thread of {} broke down", peer.name))
+        });
+    }
+    timed(peer)
+}
+
+fn timed(peer: &Peer) -> Result<Sample> {
+    reap();
+    let baseline = children()?;
+    // Files and not pipes: a process that stays behind must not keep the reader.
+    let (output, errors) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    let mut command = Command::new(&peer.command[0]);
+    command.args(&peer.command[1..]).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(errors.try_clone()?);
+    let cpu = cpu_of_children()?;
+    let began = Instant::now();
+    let child = command.spawn().with_context(|| format!("cannot start {}", peer.command[0]))?;
+    let pid = rustix::process::Pid::from_child(&child);
+    let ended = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)?;
+    let status = ended.and_then(|e| e.exit_status());
+    loop {
+        reap();
+        // What ran before and ended meanwhile is no concern of this command.
+        if children()?.is_subset(&baseline) && (peer.gone)() {
+            break;
+        }
+        if began.elapsed() > LEFT_MAX {
+            bail!("`{}` left something behind for {LEFT_MAX:?}: {}", peer.command.join(" "), text(errors));
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    let wall = began.elapsed();
+    let cpu = cpu_of_children()?.saturating_sub(cpu);
+    if status != Some(peer.status) {
+        let command = peer.command.join(" ");
+        bail!("`{command}` ended with {status:?} instead of {}: {}{}", peer.status, text(errors), text(output));
+    }
+    Ok(Sample { wall, cpu })
+}
+
+fn text(mut file: File) -> String {
+    use std::io::{Read, Seek};
+    let mut text = String::new();
+    let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
+    text
+}
+
+/// Buries whatever has ended.
+pub fn reap() {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    while matches!(rustix::process::waitid(WaitId::All, options), Ok(Some(_))) {}
+}
+
+/// The children of this process, adopted ones too.
+pub fn children() -> Result<BTreeSet<i32>> {
+    let mut all = BTreeSet::new();
+    for task in std::fs::read_dir("/proc/self/task")? {
+        // A thread that has just ended has none.
+        let text = std::fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+        all.extend(text.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+    }
+    Ok(all)
+}
+
+fn cpu_of_children() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let micros = |t: nix::sys::time::TimeVal| u64::try_from(t.tv_sec() * 1_000_000 + t.tv_usec()).unwrap_or(0);
+    Ok(Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time())))
+}
+
+/// Runs a command to its end outside of any measurement; returns what it wrote.
+pub fn plain(command: &[String]) -> Result<String> {
+    let (output, errors) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    let mut child = Command::new(&command[0]);
+    child.args(&command[1..]).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(errors.try_clone()?);
+    let status = child.status().with_context(|| format!("cannot start {}", command[0]))?;
+    if !status.success() {
+        bail!("`{}` failed ({status}): {}", command.join(" "), text(errors));
+    }
+    Ok(text(output))
+}

@@ -1,0 +1,59 @@
+//! Tables of figures and ratios, and the rule that makes a run void.
+
+use super::measure::Series;
+use std::time::Duration;
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+/// How many times `a` takes what `b` takes.
+pub fn ratio(a: Duration, b: Duration) -> f64 {
+    a.as_secs_f64() / b.as_secs_f64().max(1e-9)
+}
+
+/// Prints one case: medians and least values, each beside the kernel alone and as a multiple of the first brig.
+pub fn print(title: &str, all: &[Series], base: Option<&str>) {
+    println!("\n{title}; {} runs each, ms", all.first().map_or(0, |s| s.samples.len()));
+    let base = base.and_then(|name| all.iter().find(|s| s.name == name));
+    let brig = all.iter().find(|s| s.name == "brig");
+    println!("{:34} {:>9} {:>9} {:>9} {:>9}  {:>10} {:>10}", "", "wall", "least", "CPU", "least", "x kernel", "x brig");
+    for series in all {
+        let (wall, wall_least) = series.of(|s| s.wall);
+        let (cpu, cpu_least) = series.of(|s| s.cpu);
+        let cpu_text = |d: Duration| if series.counts_cpu { format!("{:.2}", ms(d)) } else { "-".into() };
+        let times =
+            |other: Option<&Series>| other.map_or(String::new(), |o| format!("{:.2}", ratio(wall, o.of(|s| s.wall).0)));
+        println!(
+            "{:34} {:>9.2} {:>9.2} {:>9} {:>9}  {:>10} {:>10}",
+            series.name,
+            ms(wall),
+            ms(wall_least),
+            cpu_text(cpu),
+            cpu_text(cpu_least),
+            times(base),
+            times(brig),
+        );
+    }
+    if let (Some(base), Some(brig)) = (base, brig) {
+        let by_cpu = ratio(brig.of(|s| s.cpu).0, base.of(|s| s.cpu).0);
+        let by_least = ratio(brig.of(|s| s.wall).1, base.of(|s| s.wall).1);
+        println!("brig against the kernel alone: {by_cpu:.2} by CPU, {by_least:.2} by least wall time");
+    }
+}
+
+/// Why the figures cannot be trusted: crun, a small C program, is known to take 2 to 4 times what the kernel alone takes.
+pub fn void(all: &[Series], cold: bool) -> Option<String> {
+    if cold {
+        println!("after a pause all wait alike, so crun says nothing about the kernel alone");
+        return None;
+    }
+    let find = |name: &str| all.iter().find(|s| s.name == name);
+    let (Some(crun), Some(bare)) = (find("crun run, unfiltered"), find("kernel alone, plain, unfiltered")) else {
+        println!("crun is missing, so the kernel alone was not checked against it");
+        return None;
+    };
+    let times = ratio(crun.of(|s| s.wall).0, bare.of(|s| s.wall).0);
+    println!("crun against the kernel alone, both unfiltered on a plain root: {times:.2} (2 to 4 is sane)");
+    (!(2.0..=4.0).contains(&times)).then(|| format!("crun stands at {times:.2} times the kernel alone, not at 2 to 4"))
+}
