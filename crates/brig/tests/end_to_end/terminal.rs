@@ -50,7 +50,9 @@ impl User {
                 self.seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
             }
         }
-        self.seen.clear();
+        // What came behind it is still to be looked at.
+        let end = self.seen.find(wanted).unwrap() + wanted.len();
+        self.seen.drain(..end);
     }
 
     fn status(mut self) -> Option<i32> {
