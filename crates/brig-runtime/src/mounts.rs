@@ -53,8 +53,9 @@ impl Mount {
     /// Reads one mount of the configuration; a bind is opened by [`Mount::open_bind`].
     pub fn parse(specified: &Specified) -> Result<Self, Error> {
         let destination = specified.destination().clone();
-        let options = Options::parse(specified.options().as_deref().unwrap_or_default())
+        let mut options = Options::parse(specified.options().as_deref().unwrap_or_default())
             .map_err(|why| Error::invalid(format!("mount on {}", destination.display()), why))?;
+        options.idmap |= specified.uid_mappings().as_ref().is_some_and(|map| !map.is_empty());
         let kind = specified.typ().as_deref().unwrap_or("none");
         let source = if options.bind || kind == "bind" {
             Source::Bind { fd: None, directory: true }
@@ -86,12 +87,19 @@ impl Mount {
         self.options.apply(clone.as_fd()).step(step)?;
         if let Some(userns) = userns.filter(|_| self.options.idmap) {
             let map = Attributes { set: IDMAP, userns_fd: fd_number(userns), ..Attributes::default() };
-            set_attributes(clone.as_fd(), &map, self.options.recursive).step(|| {
-                format!(
-                    "show the files of {} under the container's ids (its file system may not support id-mapped mounts)",
-                    path.display()
-                )
-            })?;
+            match set_attributes(clone.as_fd(), &map, self.options.recursive) {
+                // What nobody writes to may be shown under the machine's ids, where the file system knows no others.
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::InvalidInput
+                        && self.options.attributes.set & brig_sys::mounts::RDONLY != 0 => {}
+                result => result.step(|| {
+                    format!(
+                        "show the files of {} under the container's ids (its file system may not support id-mapped \
+                         mounts)",
+                        path.display()
+                    )
+                })?,
+            }
         }
         self.source = Source::Bind { fd: Some(clone), directory };
         Ok(())

@@ -47,9 +47,35 @@ pub fn start(config: &Config, record: &mut Record, flags: u8) -> Result<Started>
     write_plan(config, record).map_err(|error| wrap(what(), error))?;
     let connection = spawn(&super::monitor_program(config), Job::Run, &record.dir(config), flags)
         .map_err(|error| Error::io(what(), error))?;
-    let started = await_start(connection, &what);
+    let started = await_start(connection, &what).map_err(|error| name_port_holder(config, record, error));
     drop(held);
     started
+}
+
+/// Says who has a port that is in use already, and what to do about it.
+fn name_port_holder(config: &Config, record: &Record, error: Error) -> Error {
+    let Some(taken) = error.causes().into_iter().find(|cause| cause.ends_with("is already in use")) else {
+        return error;
+    };
+    let mine = record.network.iter().flat_map(|n| &n.ports);
+    let clash = |theirs: &brig_net::plan::Port| {
+        let mut mine = mine.clone().filter(|m| m.protocol == theirs.protocol && m.host_port == theirs.host_port);
+        mine.any(|m| m.host_address.is_none() || theirs.host_address.is_none() || m.host_address == theirs.host_address)
+    };
+    let listing = super::list(config).unwrap_or_default();
+    let mut others = listing.entries.iter().filter(|e| e.status.is_active() && e.record.id != record.id);
+    let holder = others.find(|e| e.record.network.iter().flat_map(|n| &n.ports).any(clash)).map(|e| &e.record.name);
+    let (reason, hint) = match holder {
+        Some(name) => (
+            format!("{taken} by container `{name}`"),
+            format!("stop it with `brig stop {name}`, or publish another port with `-p`"),
+        ),
+        None => {
+            (taken, "`ss -lntup` names the program that listens there; or publish another port with `-p`".to_owned())
+        }
+    };
+    let exit_code = error.exit_code;
+    Error { exit_code, ..Error::conflict(error.message).reason(reason).hint(hint) }
 }
 
 /// Puts the object in front of an error that has none yet.

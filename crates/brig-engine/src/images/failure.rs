@@ -37,6 +37,16 @@ pub(super) fn store(message: impl Into<String>, error: brig_store::Error) -> Err
 /// Turns a failure of a registry into one of a use case.
 pub(super) fn registry(message: impl Into<String>, error: brig_registry::Error) -> Error {
     let (kind, hint) = registry_kind(&error);
+    let message = message.into();
+    if let brig_registry::Error::Unreachable { source, .. } = &error {
+        // Of the many layers of an HTTP client, the innermost names the cause.
+        let mut innermost: &dyn std::error::Error = source;
+        while let Some(deeper) = innermost.source() {
+            innermost = deeper;
+        }
+        let cause = Error::new(kind, error.to_string()).reason(innermost.to_string());
+        return with_hint(Error::new(kind, message).because(cause), hint);
+    }
     with_hint(Error::new(kind, message).because(error), hint)
 }
 
