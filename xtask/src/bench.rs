@@ -91,41 +91,49 @@ pub fn run(root: &Path, words: &[&str]) -> Result<()> {
     };
     let place = Place::make(root, options.keep, options.build)?;
     println!("{}", Place::describe());
-    let engines = peers::Engines::prepare(&place)?;
+    // Whatever happened, the machine is left as it was found.
+    let result = cases(&options, &place);
+    peers::remove_containers(&place);
+    recipe::remove_parents()?;
+    place.close()?;
+    if let Some(reason) = result? {
+        bail!("this run is void: {reason}");
+    }
+    Ok(())
+}
+
+/// Measures; returns why the figures cannot be trusted, if so.
+fn cases(options: &Options, place: &Place) -> Result<Option<String>> {
+    let engines = peers::Engines::prepare(place)?;
     for missing in &engines.missing {
         println!("missing: {missing}");
     }
-    let warm = (!options.cold).then(|| peers::Engines::warm(&place));
+    let warm = (!options.cold).then(|| peers::Engines::warm(place));
     let in_turn = |peers: &[Peer]| measure::interleaved(peers, warm.as_ref(), options.count);
     let mut void = None;
     if options.wants("none") {
-        let result = in_turn(&engines.run_none(&place))?;
+        let result = in_turn(&engines.run_none(place))?;
         let title = "run --rm of a static no-op, without a network (runc, crun and `plain` have no overlay)";
         table::print(title, &result, Some("kernel alone"));
         void = table::void(&result, options.cold);
     }
     if options.wants("bridge") {
-        let peers = engines.run_bridge(&place)?;
+        let peers = engines.run_bridge(place)?;
         table::print("run --rm of a static no-op, default bridge", &in_turn(&peers)?, None);
     }
     if options.wants("exec") {
-        let (peers, running) = engines.exec(&place)?;
+        let (peers, running) = engines.exec(place)?;
         let result = in_turn(&peers);
         running.end()?;
         table::print("exec of a static no-op in a running container", &result?, None);
     }
     if options.wants("memory") {
-        memory::run(&engines, &place)?;
+        memory::run(&engines, place)?;
     }
     if options.wants("pull") {
-        pull::run(&engines, &place, options.pulls)?;
+        pull::run(&engines, place, options.pulls)?;
     }
-    recipe::remove_parents()?;
-    place.close()?;
-    if let Some(reason) = void {
-        bail!("this run is void: {reason}");
-    }
-    Ok(())
+    Ok(void)
 }
 
 /// A peer by name and command, for tables and messages.

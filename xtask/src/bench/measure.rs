@@ -51,6 +51,8 @@ impl Peer {
 /// What one run cost.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
+    /// Until the command itself returned.
+    pub returned: Duration,
     /// Until nothing was left.
     pub wall: Duration,
     /// User and system time of all processes.
@@ -137,6 +139,7 @@ fn timed(peer: &Peer) -> Result<Sample> {
     let child = command.spawn().with_context(|| format!("cannot start {}", peer.command[0]))?;
     let pid = rustix::process::Pid::from_child(&child);
     let ended = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)?;
+    let returned = began.elapsed();
     let status = ended.and_then(|e| e.exit_status());
     loop {
         reap();
@@ -155,7 +158,7 @@ fn timed(peer: &Peer) -> Result<Sample> {
         let command = peer.command.join(" ");
         bail!("`{command}` ended with {status:?} instead of {}: {}{}", peer.status, text(errors), text(output));
     }
-    Ok(Sample { wall, cpu })
+    Ok(Sample { returned, wall, cpu })
 }
 
 fn text(mut file: File) -> String {
@@ -180,6 +183,21 @@ pub fn children() -> Result<BTreeSet<i32>> {
         all.extend(text.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
     }
     Ok(all)
+}
+
+/// Waits until everything that this process started or adopted has ended.
+pub fn wait_for_children() -> Result<()> {
+    let began = Instant::now();
+    loop {
+        reap();
+        if children()?.is_empty() {
+            return Ok(());
+        }
+        if began.elapsed() > LEFT_MAX {
+            bail!("monitors stay after their containers were removed");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn cpu_of_children() -> Result<Duration> {

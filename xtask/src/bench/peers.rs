@@ -260,7 +260,24 @@ fn take_configuration(place: &Place) -> Result<Value> {
     let [plan] = plans.as_slice() else { bail!("one container has {} plans", plans.len()) };
     let spec = recipe::configuration(place, plan);
     plain(&brig(place, "pair", &["rm", "-f", "model"]))?;
+    super::measure::wait_for_children()?;
     spec
+}
+
+/// Removes every container of the engines' own storages, after a failure too.
+pub fn remove_containers(place: &Place) {
+    for entry in std::fs::read_dir(place.path("brig/containers")).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if let Some(id) = name.to_str().filter(|n| !n.starts_with('.')) {
+            let _ = plain(&brig(place, "pair", &["rm", "-f", id]));
+        }
+    }
+    if place.path("podman").exists() {
+        let _ = plain(&podman(place, &["rm", "-f", "-t", "0", "--all"]));
+    }
+    if place.path("runc/idle").exists() {
+        let _ = plain(&words(&[&["runc", "--root", &place.text("runc"), "delete", "--force", "idle"]]));
+    }
 }
 
 fn bare(place: &Place, title: &str, kind: Kind) -> Peer {

@@ -12,12 +12,15 @@ pub fn ratio(a: Duration, b: Duration) -> f64 {
     a.as_secs_f64() / b.as_secs_f64().max(1e-9)
 }
 
-/// Prints one case: medians and least values, each beside the kernel alone and as a multiple of the first brig.
+/// Prints one case: when the command returned, and when nothing of it was left; medians and least values, each beside the kernel alone and as a multiple of the first brig.
 pub fn print(title: &str, all: &[Series], base: Option<&str>) {
     println!("\n{title}; {} runs each, ms", all.first().map_or(0, |s| s.samples.len()));
     let base = base.and_then(|name| all.iter().find(|s| s.name == name));
     let brig = all.iter().find(|s| s.name == "brig");
-    println!("{:34} {:>9} {:>9} {:>9} {:>9}  {:>10} {:>10}", "", "wall", "least", "CPU", "least", "x kernel", "x brig");
+    println!(
+        "{:34} {:>9} {:>9} {:>9} {:>9} {:>9}  {:>9} {:>9}",
+        "", "returned", "gone", "least", "CPU", "least", "x kernel", "x brig"
+    );
     for series in all {
         let (wall, wall_least) = series.of(|s| s.wall);
         let (cpu, cpu_least) = series.of(|s| s.cpu);
@@ -25,8 +28,9 @@ pub fn print(title: &str, all: &[Series], base: Option<&str>) {
         let times =
             |other: Option<&Series>| other.map_or(String::new(), |o| format!("{:.2}", ratio(wall, o.of(|s| s.wall).0)));
         println!(
-            "{:34} {:>9.2} {:>9.2} {:>9} {:>9}  {:>10} {:>10}",
+            "{:34} {:>9.2} {:>9.2} {:>9.2} {:>9} {:>9}  {:>9} {:>9}",
             series.name,
+            ms(series.of(|s| s.returned).0),
             ms(wall),
             ms(wall_least),
             cpu_text(cpu),
@@ -38,7 +42,7 @@ pub fn print(title: &str, all: &[Series], base: Option<&str>) {
     if let (Some(base), Some(brig)) = (base, brig) {
         let by_cpu = ratio(brig.of(|s| s.cpu).0, base.of(|s| s.cpu).0);
         let by_least = ratio(brig.of(|s| s.wall).1, base.of(|s| s.wall).1);
-        println!("brig against the kernel alone: {by_cpu:.2} by CPU, {by_least:.2} by least wall time");
+        println!("brig against the kernel alone: {by_cpu:.2} by CPU, {by_least:.2} by the least until gone");
     }
 }
 
