@@ -38,6 +38,8 @@ fn become_daemon() -> std::io::Result<OwnedFd> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let _ = rustix::thread::set_name(c"brig-monitor");
     brig_sys::fds::close_from(3)?;
+    // No process of a container, a further one either, is to begin with the keys of whoever started it. A kernel may have none.
+    let _ = brig_sys::keyring::new_session();
     let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     brig_sys::fds::place(null.as_fd(), 0)?;

@@ -1,16 +1,18 @@
 //! A further process in a running container: the runtime's half of exec.
 //!
 //! ```text
-//! caller (single-threaded, made for this)        child
+//! caller (single-threaded, made for this)        doorkeeper, not seen inside           child, seen inside
 //!   opens the container's cgroup and pidfd
-//!   setns(pid): its children are born inside
-//!   clone3 (v2: in the cgroup)  ------------->   setns(all others), /, user, directory
-//!   v1: moves the child, Cgroup ------------->   terminal; Ready; waits
-//!   limits, Start               ------------->   capabilities, seccomp, execve
+//!   clone3 (v2: in the cgroup)  ------------->
+//!   v1: moves it, Cgroup        ------------->   setns(all), closes descriptors
+//!                               <-- Born + pidfd  clone3(PARENT)  ----------------->   user, directory, terminal
+//!                               <---------------------------------------- Ready        waits
+//!   limits, Start               ------------------------------------------------->     capabilities, seccomp, execve
 //! ```
 //!
-//! The caller must not be reachable from inside: it is not dumpable, and its executable is not writable (see
-//! `brig-monitor`'s `protect.rs`).
+//! Whoever has CAP_SYS_PTRACE inside can look into every process of the container's pid namespace. So none is born there
+//! before it has left the machine's mounts and all descriptors but its own (CVE-2016-9962, CVE-2024-21626). Nothing here is
+//! dumpable, and the executable is not writable (see `brig-monitor`'s `protect.rs`).
 
 use crate::cgroup::Cgroup;
 use crate::create::Running;
@@ -18,10 +20,10 @@ use crate::error::{Context, Error};
 use crate::program::{Program, open_terminal, own_stdio, place_stdio};
 use crate::protocol::{self, Channel, Word};
 use brig_spec::runtime::{Process, Spec};
-use brig_sys::clone::{Child, clone_process, flags, setns};
+use brig_sys::clone::{Child, clone_process, exit_now, flags, setns};
 use brig_sys::root::Root;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::DumpableBehavior;
+use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, waitid};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -50,27 +52,24 @@ pub struct Entered {
     pub console: Option<OwnedFd>,
 }
 
-/// Makes the process. The caller's own children are born in the container's pid namespace from then on.
+/// Makes the process.
 pub fn enter(request: Request<'_>) -> Result<Entered, Error> {
     let program = Program::parse(request.process, request.spec)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .step(|| "close this process to others".into())?;
     let birthplace = request.cgroup.birthplace()?;
-    setns(request.pidfd, flags::NEWPID).step(|| "join the container's pid namespace".into())?;
     let (ours, theirs) = protocol::pair()?;
-    let born = birthplace.is_some();
-    let mut stdio = request.stdio;
-    let child = clone_process(0, birthplace.as_ref().map(AsFd::as_fd), || {
-        run(&program, request.pidfd, stdio.take(), born, &theirs)
+    let in_cgroup = birthplace.is_some();
+    let stdio = request.stdio;
+    let doorkeeper = clone_process(0, birthplace.as_ref().map(AsFd::as_fd), || {
+        keep_door(&program, request.pidfd, stdio.as_ref(), in_cgroup, &theirs)
     })
     .step(|| "make the process".into())?;
     drop(theirs);
     drop(stdio);
-    if !born {
-        request.cgroup.add(child.pid)?;
-        ours.say(Word::Cgroup).step(|| "tell the process to go on".into())?;
-    }
-    let mut entered = Entered { child, channel: ours, program, console: None };
+    let born = hear_of_birth(&doorkeeper, &ours, if in_cgroup { None } else { Some(request.cgroup) });
+    let _ = waitid(WaitId::PidFd(doorkeeper.pidfd.as_fd()), WaitIdOptions::EXITED);
+    let mut entered = Entered { child: born?, channel: ours, program, console: None };
     if entered.program.terminal {
         entered.console = entered.channel.expect(Word::Console)?.fds.into_iter().next();
     }
@@ -91,8 +90,50 @@ impl Entered {
     }
 }
 
-fn run(program: &Program, pidfd: BorrowedFd<'_>, stdio: Option<[OwnedFd; 3]>, born: bool, channel: &Channel) -> i32 {
-    let error = match set_up(program, pidfd, stdio, born, channel) {
+/// Lets the doorkeeper go on, and takes the process that it bore: a child of this one, by CLONE_PARENT.
+fn hear_of_birth(doorkeeper: &Child, channel: &Channel, cgroup: Option<&Cgroup>) -> Result<Child, Error> {
+    if let Some(cgroup) = cgroup {
+        cgroup.add(doorkeeper.pid)?;
+        channel.say(Word::Cgroup).step(|| "tell the process to go on".into())?;
+    }
+    let packet = channel.expect(Word::Born)?;
+    let pid = packet.bytes.try_into().map(i32::from_le_bytes).ok();
+    match (pid, packet.fds.into_iter().next()) {
+        (Some(pid), Some(pidfd)) => Ok(Child { pid, pidfd }),
+        _ => Err(Error::invalid("make the process", "it was not handed over")),
+    }
+}
+
+/// The doorkeeper's life: into the container, and one child there.
+fn keep_door(
+    program: &Program,
+    pidfd: BorrowedFd<'_>,
+    stdio: Option<&[OwnedFd; 3]>,
+    in_cgroup: bool,
+    channel: &Channel,
+) -> i32 {
+    let bear = || -> Result<Child, Error> {
+        if !in_cgroup {
+            channel.expect(Word::Cgroup)?;
+        }
+        join_namespaces(pidfd)?;
+        if let Some([stdin, stdout, stderr]) = stdio {
+            place_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
+        }
+        // Of what was the caller's, the child gets the conversation alone.
+        brig_sys::fds::close_all_but(channel.as_fd()).step(|| "close the descriptors".into())?;
+        clone_process(flags::PARENT, None, || run(program, channel)).step(|| "make the process".into())
+    };
+    let said = match bear() {
+        Ok(child) => channel.send(Word::Born, &child.pid.to_le_bytes(), &[child.pidfd.as_fd()]),
+        Err(error) => channel.send(Word::Failed, &error.to_bytes(), &[]),
+    };
+    // What the descriptors' owners would close is closed already: nothing is dropped here.
+    exit_now(i32::from(said.is_err()))
+}
+
+fn run(program: &Program, channel: &Channel) -> i32 {
+    let error = match set_up(program, channel) {
         Ok(settled) => {
             if channel.say(Word::Ready).is_err() || channel.expect(Word::Start).is_err() {
                 return 1;
@@ -105,17 +146,7 @@ fn run(program: &Program, pidfd: BorrowedFd<'_>, stdio: Option<[OwnedFd; 3]>, bo
     1
 }
 
-fn set_up(
-    program: &Program,
-    pidfd: BorrowedFd<'_>,
-    stdio: Option<[OwnedFd; 3]>,
-    born: bool,
-    channel: &Channel,
-) -> Result<crate::program::Settled, Error> {
-    if !born {
-        channel.expect(Word::Cgroup)?;
-    }
-    join_namespaces(pidfd)?;
+fn set_up(program: &Program, channel: &Channel) -> Result<crate::program::Settled, Error> {
     rustix::process::setsid().step(|| "make a session".into())?;
     let root = Root::open_directory(Path::new("/")).step(|| "open the container's root".into())?;
     if program.terminal {
@@ -124,8 +155,6 @@ fn set_up(
             root.open(Path::new("/dev/pts"), flags, Mode::empty()).step(|| "open the container's /dev/pts".into())?;
         let (master, _slave) = open_terminal(pts.as_fd(), program.console_size)?;
         channel.send(Word::Console, &[], &[master.as_fd()]).step(|| "hand over the terminal".into())?;
-    } else if let Some([stdin, stdout, stderr]) = stdio {
-        place_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
     }
     let settled = program.settle(&root)?;
     own_stdio(&settled.identity);
@@ -135,17 +164,25 @@ fn set_up(
 /// Joins all namespaces of the container at once. One that is this process's own already (the machine's user namespace,
 /// above all) is left out: the kernel refuses to join it again.
 fn join_namespaces(pidfd: BorrowedFd<'_>) -> Result<(), Error> {
-    let all = flags::NEWNS | flags::NEWCGROUP | flags::NEWUTS | flags::NEWIPC | flags::NEWNET;
-    // The user namespace is refused with EINVAL exactly when it is the present one.
-    if setns(pidfd, all | flags::NEWUSER).is_ok() {
-        use rustix::thread::{Gid, Uid};
-        let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
-        let step = || "become root of the user namespace".to_owned();
-        rustix::thread::set_thread_groups(&[]).step(step)?;
-        rustix::thread::set_thread_res_gid(gid, gid, gid).step(step)?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid).step(step)?;
-    } else {
-        setns(pidfd, all).step(|| "join the container's namespaces".into())?;
+    let all = flags::NEWNS | flags::NEWCGROUP | flags::NEWUTS | flags::NEWIPC | flags::NEWNET | flags::NEWPID;
+    let step = || "join the container's namespaces".to_owned();
+    match setns(pidfd, all | flags::NEWUSER) {
+        Ok(()) => {
+            use rustix::thread::{Gid, Uid};
+            let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+            let step = || "become root of the user namespace".to_owned();
+            rustix::thread::set_thread_groups(&[]).step(step)?;
+            rustix::thread::set_thread_res_gid(gid, gid, gid).step(step)?;
+            rustix::thread::set_thread_res_uid(uid, uid, uid).step(step)?;
+            // A change of the user may have opened the process again: fs.suid_dumpable decides.
+            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step(step)?;
+        }
+        // The user namespace is refused with EINVAL exactly when it is the present one. Any other failure, such as a memory
+        // limit that the container has reached, must not lead inside with the machine's.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
+            setns(pidfd, all).step(step)?;
+        }
+        Err(error) => return Err(error).step(step),
     }
     // A time namespace is joined only by a single-threaded process, which this is; the same one is no error.
     let _ = setns(pidfd, flags::NEWTIME);

@@ -212,6 +212,10 @@ impl Program {
         rustix::thread::set_thread_res_gid(gid, gid, gid).step(|| format!("become group {}", identity.gid))?;
         let uid = Uid::from_raw(identity.uid);
         rustix::thread::set_thread_res_uid(uid, uid, uid).step(|| format!("become user {}", identity.uid))?;
+        // With the capabilities goes what kept others in a shared pid namespace from this process's descriptors. The exec opens
+        // it again.
+        let closed = rustix::process::DumpableBehavior::NotDumpable;
+        rustix::process::set_dumpable_behavior(closed).step(|| "close this process to others".into())?;
         if let Some((fd, label)) = &settled.label {
             rustix::io::write(fd, label.as_bytes()).step(|| format!("set the security label `{label}`"))?;
         }

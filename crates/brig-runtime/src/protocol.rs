@@ -17,6 +17,8 @@
 //!    |<--- end of file: the program runs --------|
 //!    |<--- Failed + status, errno, step ---------| at any point instead
 //! ```
+//!
+//! `enter.rs` draws the same for a further process, where `Born` brings its pid and pidfd.
 
 use crate::error::{Context, Error};
 use rustix::net::{
@@ -36,6 +38,7 @@ const MAX_FDS: usize = 253;
 pub(crate) enum Word {
     Maps = b'M',
     Cgroup = b'G',
+    Born = b'B',
     Console = b'C',
     Ready = b'R',
     Start = b'S',
@@ -44,7 +47,7 @@ pub(crate) enum Word {
 
 impl Word {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Maps, Self::Cgroup, Self::Console, Self::Ready, Self::Start, Self::Failed]
+        [Self::Maps, Self::Cgroup, Self::Born, Self::Console, Self::Ready, Self::Start, Self::Failed]
             .into_iter()
             .find(|w| *w as u8 == byte)
     }

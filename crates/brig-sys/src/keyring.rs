@@ -9,3 +9,10 @@ pub fn join_session(name: &CStr) -> Result<()> {
     // SAFETY: the operation reads a NUL-terminated string, which outlives the call.
     check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr(), 0, 0, 0) }).map(drop)
 }
+
+/// Joins a new session keyring without a name, which nobody else can join.
+pub fn new_session() -> Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: without a name the operation reads no memory of the caller.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0, 0, 0, 0) }).map(drop)
+}
