@@ -29,12 +29,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// Drops the commands `help`, of which each page would only repeat another.
+fn without_help(command: clap::Command) -> clap::Command {
+    command.disable_help_subcommand(true).mut_subcommands(without_help)
+}
+
 fn write(directory: &Path) -> Result<usize> {
     let (pages, completions) = (directory.join("man1"), directory.join("completions"));
     for directory in [&pages, &completions] {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
-    let mut command = brig::command().name("brig").version(env!("CARGO_PKG_VERSION"));
+    let mut command = without_help(brig::command()).name("brig").version(env!("CARGO_PKG_VERSION"));
     command.build();
     clap_mangen::generate_to(command.clone(), &pages).context("cannot write the man pages")?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
