@@ -34,8 +34,8 @@ mod update;
 mod wait;
 
 pub use attach::attach;
-pub use create::{Created, Source, create};
 pub use copy::{CopyOptions, copy_in, copy_out};
+pub use create::{Created, Source, create};
 pub use diff::{Change, diff};
 pub use exec::{ExecConfig, Execution, exec};
 pub use kill::{kill, signal_number};
