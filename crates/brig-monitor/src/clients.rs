@@ -84,6 +84,15 @@ impl Client {
         }
     }
 
+    /// Tells why nothing runs: exit status, then what failed and because of what, one a line.
+    pub fn tell_failure(&mut self, error: &brig_runtime::Error) {
+        let mut payload = vec![error.kind as u8];
+        payload.extend(format!("{error}\n{}", crate::undo::text(&error.source)).bytes());
+        payload.truncate(crate::protocol::PAYLOAD_MAX);
+        self.push(Kind::Failed, &payload);
+        self.flush(true);
+    }
+
     /// Takes one packet, if one is there; notes when the client is gone.
     pub fn receive<'b>(&mut self, buffer: &'b mut [u8]) -> Option<(Option<Kind>, &'b [u8])> {
         match packets::receive(self.socket.as_fd(), buffer, false) {

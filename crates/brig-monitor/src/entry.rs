@@ -1,7 +1,6 @@
 //! The monitor's `main`: from a fresh process to a session of its own, and to the job that it was spawned for.
 
 use crate::clients::Client;
-use crate::protocol::Kind;
 use crate::spawn::Job;
 use crate::{exec, run};
 use rustix::fs::{Mode, OFlags};
@@ -44,13 +43,4 @@ fn become_daemon() -> std::io::Result<OwnedFd> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     brig_sys::fds::place(null.as_fd(), 0)?;
     Ok(socket)
-}
-
-/// Tells the first client why nothing runs: exit status, then `what` and `because`, one a line.
-pub(crate) fn report_failure(client: &mut Client, error: &brig_runtime::Error) {
-    let mut payload = vec![error.kind as u8];
-    payload.extend(format!("{error}\n{}", crate::undo::text(&error.source)).bytes());
-    payload.truncate(crate::protocol::PAYLOAD_MAX);
-    client.push(Kind::Failed, &payload);
-    client.flush(true);
 }

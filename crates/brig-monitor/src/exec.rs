@@ -1,7 +1,6 @@
 //! The life of an exec: one further process in a running container, with a monitor of its own that lives as long as it.
 
 use crate::clients::Client;
-use crate::entry::report_failure;
 use crate::plan::ExecPlan;
 use crate::protocol::{EXITED_UNKNOWN, Kind, SOCKET_FILE};
 use crate::serve::{Served, Server};
@@ -20,7 +19,7 @@ pub(crate) fn run(directory: &Path, first: Client) -> i32 {
     let plan = match read_plan(directory) {
         Ok(plan) => plan,
         Err(error) => {
-            report_failure(&mut server.clients[0], &error);
+            server.clients[0].tell_failure(&error);
             return 1;
         }
     };
@@ -57,7 +56,7 @@ pub(crate) fn run(directory: &Path, first: Client) -> i32 {
             let flags = if status.is_none() { EXITED_UNKNOWN } else { 0 };
             server.tell_all(Kind::Exited, &[status.and_then(|s| u8::try_from(s).ok()).unwrap_or(255), flags]);
         }
-        Err(error) => report_failure(&mut server.clients[0], &error),
+        Err(error) => server.clients[0].tell_failure(&error),
     }
     0
 }

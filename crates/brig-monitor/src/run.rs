@@ -9,7 +9,6 @@
 //! A lock on `<run>/.../monitor` says that a monitor is at work; it goes with the process, however that ends.
 
 use crate::clients::Client;
-use crate::entry::report_failure;
 use crate::logfile::LogFile;
 use crate::plan::{Plan, Restart};
 use crate::protocol::{EXITED_OOM, EXITED_UNKNOWN, Kind, SOCKET_FILE};
@@ -53,7 +52,7 @@ pub(crate) fn run(directory: &Path, mut first: Client) -> i32 {
     let ((lock, listener, log), plan) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            report_failure(&mut first, &error);
+            first.tell_failure(&error);
             return 1;
         }
     };
@@ -132,7 +131,7 @@ fn live(mut plan: Plan, server: &mut Server) -> i32 {
                 // The first start's failure is the starter's to tell; a restart's goes to the record alone.
                 if restarts == 0 {
                     for client in &mut server.clients {
-                        report_failure(client, &error);
+                        client.tell_failure(&error);
                     }
                 }
                 let exit = Exit { error: Some(text), restarts, ..ended_at(Some(error.kind as i32), 0) };
@@ -232,7 +231,7 @@ pub(crate) fn adopt(directory: &Path, mut first: Client) -> i32 {
     let (mut plan, (lock, listener, log), state) = match adopted {
         Ok(adopted) => adopted,
         Err(error) => {
-            report_failure(&mut first, &error);
+            first.tell_failure(&error);
             return 1;
         }
     };
