@@ -9,6 +9,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::new_without_default, missing_docs)] // each test file uses a part
 
 pub mod pty;
+pub mod world;
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use std::collections::BTreeSet;
@@ -175,7 +176,7 @@ impl Engine {
     pub fn until(&self, name: &str, template: &str, wanted: &str) {
         let mut last = String::new();
         let is = || {
-            last = self.brig(&["inspect", "-f", template, name]).stdout.trim_end().to_owned();
+            self.brig(&["inspect", "-f", template, name]).stdout.trim_end().clone_into(&mut last);
             last == wanted
         };
         assert!(patiently(is), "{template} of {name} is `{last}`, not `{wanted}`");
@@ -202,6 +203,11 @@ impl Engine {
         names
     }
 
+    /// The bytes of downloads that were broken off, which the next attempt goes on from.
+    pub fn downloaded(&self) -> u64 {
+        self.names("root/tmp").iter().map(|name| self.path("root/tmp").join(name).metadata().unwrap().len()).sum()
+    }
+
     /// Removes all containers and the bridge.
     pub fn clear(&self) {
         let ids = self.brig(&["ps", "-aq", "--no-trunc"]);
@@ -220,7 +226,7 @@ impl Engine {
         for directory in
             ["root/containers", "root/containers/.names", "root/ids", "run/containers", "run/mnt", "root/tmp"]
         {
-            let names = self.names(directory).into_iter().filter(|name| name != ".names");
+            let names = self.names(directory).into_iter().filter(|name| name != ".names" && !name.ends_with(".part"));
             left.extend(names.map(|name| format!("{directory}/{name}")));
         }
         for process in std::fs::read_dir("/proc").unwrap().flatten() {
