@@ -64,7 +64,7 @@ pub fn remove_file(path: &Path) -> Result<()> {
 
 /// Removes a directory tree without following links; one that is gone already is no error.
 pub fn remove_tree(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
+    match brig_sys::tree::remove_at(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::io(format!("cannot remove {}", path.display()), error))
         }

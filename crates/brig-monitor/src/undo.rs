@@ -64,10 +64,10 @@ fn one(step: &Undo) -> Result<(), Error> {
 
 /// Removes a directory tree; files that are immutable or append-only inside a writable layer are freed first.
 fn remove_tree(path: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(path) {
+    match brig_sys::tree::remove_at(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             clear_flags(path);
-            std::fs::remove_dir_all(path)
+            brig_sys::tree::remove_at(path)
         }
         result => result,
     }

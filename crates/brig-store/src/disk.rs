@@ -7,14 +7,11 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::observe::Observer;
-
-/// How deep [`remove_tree`] recurses before it moves what lies deeper to the top.
-const REMOVE_DEPTH: usize = 64;
 
 /// Makes a directory of mode 0700 and its parents, unless they are there.
 pub(crate) fn make_directory(path: &Path) -> Result<()> {
@@ -125,72 +122,7 @@ pub(crate) fn lock_file(path: &Path, wait: Duration, observer: &dyn Observer, on
     }
 }
 
-/// Removes what lies under `name`, of whatever kind; nothing there is fine.
-pub(crate) fn remove_any(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
-    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        Err(error) => return Err(error),
-    }
-    remove_tree(parent, name)
-}
-
-/// Removes a directory and all below it, with a bounded number of descriptors however deep it is.
-fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
-    loop {
-        let mut moved = 0;
-        empty_directory(parent, name, parent, 0, &mut moved)?;
-        match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            Err(Errno::NOTEMPTY) if moved > 0 => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Empties a directory; a subdirectory deeper than the bound is moved up into the top one, for the next round.
-fn empty_directory(
-    parent: BorrowedFd<'_>,
-    name: &[u8],
-    top: BorrowedFd<'_>,
-    depth: usize,
-    moved: &mut u64,
-) -> rustix::io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(()),
-        result => result?,
-    };
-    let mut children = Vec::new();
-    for entry in Dir::read_from(&fd)? {
-        let entry = entry?;
-        let child = entry.file_name().to_bytes();
-        if child != b"." && child != b".." {
-            children.push((child.to_owned(), entry.file_type()));
-        }
-    }
-    let top = if depth == 0 { fd.as_fd() } else { top };
-    for (child, kind) in children {
-        if kind != FileType::Directory {
-            match rustix::fs::unlinkat(&fd, child.as_slice(), AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => continue,
-                Err(Errno::ISDIR | Errno::PERM) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if depth >= REMOVE_DEPTH {
-            rustix::fs::renameat(&fd, child.as_slice(), top, format!(".up-{}", random_name()))?;
-            *moved += 1;
-            continue;
-        }
-        empty_directory(fd.as_fd(), &child, top, depth + 1, moved)?;
-        match rustix::fs::unlinkat(&fd, child.as_slice(), AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
+pub(crate) use brig_sys::tree::remove as remove_any;
 
 /// Removes a directory and all below it; nothing there is fine.
 pub(crate) fn remove_directory(path: &Path) -> Result<()> {

@@ -15,6 +15,7 @@ pub mod process;
 pub mod root;
 pub mod seccomp;
 pub mod signals;
+pub mod tree;
 
 pub use std::io::{Error, Result};
 
