@@ -21,4 +21,5 @@ mod settings;
 pub mod user;
 
 pub use error::{Context, Error, Kind};
+pub use mounts::NO_SYMLINKS;
 pub use program::{GROUPS_ANNOTATION, USER_ANNOTATION};

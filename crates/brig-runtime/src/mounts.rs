@@ -14,8 +14,9 @@ mod options;
 use crate::error::{Context, Error};
 use brig_spec::runtime::{LinuxIdMapping, Mount as Specified};
 use brig_sys::mounts::{Attributes, IDMAP, set_attributes};
+pub use options::NO_SYMLINKS;
 pub(crate) use options::Options;
-use rustix::fs::{AtFlags, CWD, FileType};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -75,7 +76,14 @@ impl Mount {
         if self.options.recursive {
             flags |= OpenTreeFlags::AT_RECURSIVE;
         }
-        let clone = match rustix::mount::open_tree(CWD, path, flags) {
+        let opened = if self.options.no_symlinks {
+            // Whoever puts a link in place of a directory meanwhile would choose what is mounted (CVE-2021-25741).
+            rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+                .and_then(|fd| rustix::mount::open_tree(fd, "", flags | empty_path()))
+        } else {
+            rustix::mount::open_tree(CWD, path, flags)
+        };
+        let clone = match opened {
             // A mount of another mount namespace can be cloned only from inside that one.
             Err(rustix::io::Errno::INVAL) if other_namespace(path).is_some() => {
                 clone_elsewhere(path, flags).step(step)?
@@ -126,8 +134,7 @@ fn clone_elsewhere(path: &Path, flags: OpenTreeFlags) -> std::io::Result<OwnedFd
             brig_sys::clone::setns(pidfd.as_fd(), brig_sys::clone::flags::NEWNS)?;
             let root = brig_sys::root::Root::open_directory(Path::new("/"))?;
             let place = root.locate(&inside)?;
-            let empty = OpenTreeFlags::from_bits_retain(AtFlags::EMPTY_PATH.bits());
-            Ok(rustix::mount::open_tree(place.as_fd(), "", flags | empty)?)
+            Ok(rustix::mount::open_tree(place.as_fd(), "", flags | empty_path())?)
         };
         match clone() {
             Ok(fd) => i32::from(theirs.send(Word::Maps, &[], &[fd.as_fd()]).is_err()),
@@ -193,11 +200,14 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> std::io::
     Ok(rustix::mount::move_mount(mount, "", target, "", flags)?)
 }
 
+/// The flag by which open_tree(2) takes a descriptor alone.
+fn empty_path() -> OpenTreeFlags {
+    OpenTreeFlags::from_bits_retain(AtFlags::EMPTY_PATH.bits())
+}
+
 /// Makes a detached clone of what a descriptor refers to.
 pub(crate) fn clone_of(fd: BorrowedFd<'_>, recursive: bool) -> std::io::Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::from_bits_retain(AtFlags::EMPTY_PATH.bits());
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | empty_path();
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }

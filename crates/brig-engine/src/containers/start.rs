@@ -324,7 +324,10 @@ fn ready(config: &Config, mount: &MountConfig, volume: Option<&str>) -> Result<R
             let found = volumes::inspect(config, name)?;
             let data = found.data(config);
             ready.source = Some(match subpath {
-                Some(path) => inside(&data, path)?,
+                Some(path) => {
+                    ready.options.push(brig_runtime::NO_SYMLINKS.to_owned());
+                    inside(&data, path)?
+                }
                 None => data,
             });
         }

@@ -8,6 +8,9 @@ const MS_PRIVATE: u64 = 1 << 18;
 const MS_SLAVE: u64 = 1 << 19;
 const MS_SHARED: u64 = 1 << 20;
 
+/// The option that sets [`Options::no_symlinks`].
+pub const NO_SYMLINKS: &str = "x-brig.no-symlinks";
+
 /// The options of one mount, sorted by who takes them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
@@ -25,6 +28,9 @@ pub(crate) struct Options {
     pub copy_up: bool,
     /// Whether ids are shown through the container's user namespace.
     pub idmap: bool,
+    /// Whether a bind's source may not lead through a symbolic link: its path was resolved already, inside a volume that others
+    /// may be changing.
+    pub no_symlinks: bool,
     /// Options of the file system: `size=64m`.
     pub data: Vec<(String, Option<String>)>,
 }
@@ -103,6 +109,7 @@ impl Options {
                 "runbindable" => sorted.propagation = Some((MS_UNBINDABLE, true)),
                 "tmpcopyup" => sorted.copy_up = true,
                 "idmap" | "ridmap" => sorted.idmap = true,
+                NO_SYMLINKS => sorted.no_symlinks = true,
                 "defaults" | "async" | "nomand" | "mand" | "silent" | "loud" | "noiversion" => {}
                 "" => return Err("an option is empty".into()),
                 _ => {
