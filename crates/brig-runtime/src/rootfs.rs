@@ -280,6 +280,20 @@ fn make_device(
         let target = rustix::fs::openat(parent, name, flags, Mode::empty())?;
         return attach(clone_of(host.as_fd(), false)?.as_fd(), target.as_fd());
     }
+    // Without a umask the node has its mode from the start: to change it by name later would follow whatever another
+    // container, which shares this directory, has put there meanwhile.
+    let umask = rustix::process::umask(Mode::empty());
+    let result = make_node(parent, name, kind, mode, number);
+    rustix::process::umask(umask);
+    result?;
+    if let Some((uid, gid)) = owner {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    Ok(())
+}
+
+fn make_node(parent: BorrowedFd<'_>, name: &str, kind: FileType, mode: Mode, number: u64) -> io::Result<()> {
     match rustix::fs::mknodat(parent, name, kind, mode, number) {
         Err(Errno::EXIST) => {
             // What is there already must be the device, not a link or a file of the image's making.
@@ -296,17 +310,6 @@ fn make_device(
     let stat = rustix::fs::fstat(&fd)?;
     if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_rdev != number {
         return Err(Errno::NXIO.into());
-    }
-    // The umask took bits away; the node is found again by its directory, which no one else can reach yet.
-    rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?;
-    if let Some((uid, gid)) = owner {
-        rustix::fs::chownat(
-            parent,
-            name,
-            Some(Uid::from_raw(uid)),
-            Some(Gid::from_raw(gid)),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )?;
     }
     Ok(())
 }
