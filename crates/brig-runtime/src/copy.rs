@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timestamps, XattrFl
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The deepest tree that is copied.
 const DEPTH_MAX: u32 = 512;
@@ -137,14 +137,17 @@ fn entry(
             copy_directory(source.as_fd(), target.as_fd(), options, depth + 1)
         }
         FileType::RegularFile => {
-            let source = rustix::fs::openat(from, name, OFlags::RDONLY | OFlags::NONBLOCK | nofollow, Mode::empty())?;
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | nofollow;
-            let target = rustix::fs::openat(to, new_name, flags, Mode::from_raw_mode(0o600))?;
-            // What was looked at may have been swapped since: only a regular file is read.
-            let stat = rustix::fs::fstat(&source)?;
+            // What was looked at may have been swapped since. Only a regular file is opened: to open a device is an act, even
+            // for a moment (a watchdog begins to count).
+            let place = rustix::fs::openat(from, name, OFlags::PATH | nofollow, Mode::empty())?;
+            let stat = rustix::fs::fstat(&place)?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
                 return Err(Errno::AGAIN.into());
             }
+            let path = format!("/proc/self/fd/{}", place.as_raw_fd());
+            let source = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | nofollow;
+            let target = rustix::fs::openat(to, new_name, flags, Mode::from_raw_mode(0o600))?;
             copy_bytes(&source, &target)?;
             copy_attributes_fd(source.as_fd(), target.as_fd(), &stat, options.owners)
         }
