@@ -322,10 +322,18 @@ impl Server {
         true
     }
 
-    /// Reads what the ended process left in its pipes: a bounded amount, since nobody writes there any more.
+    /// Reads what the ended process left in its pipes. Another process may still be writing there, for clients that do not
+    /// read: no more is taken than a pipe holds.
     fn drain(&mut self) {
         for source in [Source::Stdout, Source::Stderr, Source::Console] {
-            let mut left = 4096;
+            let end = match source {
+                Source::Stdout => &self.ends.stdout,
+                Source::Stderr => &self.ends.stderr,
+                _ => &self.ends.console,
+            };
+            // A terminal tells no size; the kernel buffers some 64 KiB of it. A read may take as little as a page.
+            let size = end.as_ref().and_then(|fd| rustix::pipe::fcntl_getpipe_size(fd).ok()).unwrap_or(1 << 18);
+            let mut left = size.div_ceil(4096);
             while left > 0 && self.read_output(source) {
                 left -= 1;
             }
