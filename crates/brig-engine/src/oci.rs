@@ -22,7 +22,7 @@ mod tests;
 
 use crate::config::merge::merge_env;
 use crate::config::{CgroupMode, ContainerConfig, IpcMode, NetworkMode, PidMode, Seccomp, Ulimit, UserMode, UtsMode};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use brig_monitor::plan::IdMap;
 use brig_spec::runtime::{
     BoxBuilder, Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxTimeOffsetBuilder,
@@ -95,8 +95,17 @@ pub struct Joined {
     pub user: Option<i32>,
 }
 
+/// The oldest kernel on which containers start: the first with mount_setattr(2).
+pub const KERNEL_MIN: (u32, u32) = (5, 12);
+
 /// Makes the specification.
 pub fn spec(config: &ContainerConfig, host: &Host, place: &Place) -> Result<Spec> {
+    if host.kernel < KERNEL_MIN {
+        let ((major, minor), (want_major, want_minor)) = (host.kernel, KERNEL_MIN);
+        return Err(Error::new(Kind::Unsupported, "cannot make a container on this kernel")
+            .reason(format!("it is Linux {major}.{minor}, and brig needs {want_major}.{want_minor} or newer"))
+            .hint("`brig doctor` tells what else is missing"));
+    }
     let namespaces = namespaces(config, place)?;
     let mounts = mounts::all(config, place)?;
     let (devices, device_rules) = devices::all(config, host)?;

@@ -98,15 +98,14 @@ fn kernel() -> Check {
         ((6, 12), "EROFS images straight from files"),
         ((6, 8), "overlay layers by the new mount calls"),
         ((5, 19), "user namespaces for images"),
-        ((5, 12), "id-mapped mounts"),
     ];
     let missing: Vec<String> = tiers
         .iter()
         .filter(|(from, _)| version < *from)
         .map(|((major, minor), what)| format!("{what} (from {major}.{minor})"))
         .collect();
-    if version < (5, 10) {
-        check("kernel", Grade::Missing, found, Some("brig needs Linux 5.10 or newer"))
+    if version < crate::oci::KERNEL_MIN {
+        check("kernel", Grade::Missing, found, Some("brig needs Linux 5.12 or newer"))
     } else if missing.is_empty() {
         check("kernel", Grade::Good, found, None)
     } else {

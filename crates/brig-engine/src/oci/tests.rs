@@ -147,3 +147,11 @@ fn an_unconfined_filter_leaves_the_rest_confined() {
     assert!(spec["linux"].get("seccomp").is_none());
     assert_eq!(spec["linux"]["maskedPaths"].as_array().unwrap().len(), MASKED_PATHS.len());
 }
+
+#[test]
+fn a_kernel_that_is_too_old_is_refused_by_name() {
+    let old = Host { kernel: (5, 11), ..host() };
+    let error = spec(&ContainerConfig::default(), &old, &place()).unwrap_err();
+    assert_eq!(error.kind, crate::error::Kind::Unsupported);
+    assert!(error.causes().join(" ").contains("Linux 5.11, and brig needs 5.12 or newer"), "{:?}", error.causes());
+}
