@@ -5,7 +5,8 @@
 //!   opens the container's cgroup and pidfd
 //!   clone3 (v2: in the cgroup)  ------------->
 //!   v1: moves it, Cgroup        ------------->   setns(all), closes descriptors
-//!                               <-- Born + pidfd  clone3(PARENT)  ----------------->   user, directory, terminal
+//!                               <-- Born + pidfd  clone3(PARENT)  ----------------->   waits
+//!   Born                        ------------------------------------------------->     user, directory, terminal
 //!                               <---------------------------------------- Ready        waits
 //!   limits, Start               ------------------------------------------------->     capabilities, seccomp, execve
 //! ```
@@ -99,7 +100,10 @@ fn hear_of_birth(doorkeeper: &Child, channel: &Channel, cgroup: Option<&Cgroup>)
     let packet = channel.expect(Word::Born)?;
     let pid = packet.bytes.try_into().map(i32::from_le_bytes).ok();
     match (pid, packet.fds.into_iter().next()) {
-        (Some(pid), Some(pidfd)) => Ok(Child { pid, pidfd }),
+        (Some(pid), Some(pidfd)) => {
+            channel.say(Word::Born).step(|| "tell the process to go on".into())?;
+            Ok(Child { pid, pidfd })
+        }
         _ => Err(Error::invalid("make the process", "it was not handed over")),
     }
 }
@@ -147,6 +151,8 @@ fn run(program: &Program, channel: &Channel) -> i32 {
 }
 
 fn set_up(program: &Program, channel: &Channel) -> Result<crate::program::Settled, Error> {
+    // The doorkeeper speaks first: both say what they say on one channel.
+    channel.expect(Word::Born)?;
     rustix::process::setsid().step(|| "make a session".into())?;
     let root = Root::open_directory(Path::new("/")).step(|| "open the container's root".into())?;
     if program.terminal {
