@@ -78,7 +78,7 @@ pub fn name(number: u32) -> Option<String> {
     NAMES.get(usize::try_from(number).ok()?).map(|n| format!("CAP_{n}"))
 }
 
-/// Returns the bounding set of the caller: what it can give to a container at most.
+/// Returns the bounding set of the caller: what it can give to a container at most, unless that has a user namespace.
 pub fn available() -> u64 {
     let inside = |n: &u32| {
         let set = CapabilitySet::from_bits_retain(1 << n);
@@ -110,11 +110,13 @@ impl Sets {
         })
     }
 
-    /// Drops everything outside the bounding set; needs CAP_SETPCAP, so it comes before the ids change.
-    pub fn apply_bounding(self, available: u64) -> Result<(), Error> {
+    /// Drops everything outside the bounding set; needs CAP_SETPCAP, so it comes before the ids change. What there is to drop
+    /// is asked here and now: a new user namespace has all capabilities, those that its maker lacks too.
+    pub fn apply_bounding(self) -> Result<(), Error> {
+        let present = available();
         for n in 0..64u32 {
             let bit = 1 << n;
-            if available & bit != 0 && self.bounding & bit == 0 {
+            if present & bit != 0 && self.bounding & bit == 0 {
                 let set = CapabilitySet::from_bits_retain(bit);
                 rustix::thread::remove_capability_from_bounding_set(set)
                     .step(|| format!("drop {}", name(n).unwrap_or_default()))?;

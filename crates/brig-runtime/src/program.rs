@@ -6,7 +6,7 @@
 use crate::capabilities::Sets;
 use crate::error::{Context, Error, Kind};
 use crate::{mounts, seccomp, user};
-use brig_spec::runtime::{LinuxSeccomp, PosixRlimit, PosixRlimitType, Process, Spec};
+use brig_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, PosixRlimit, PosixRlimitType, Process, Spec};
 use brig_sys::exec::StringList;
 use brig_sys::root::Root;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -32,7 +32,6 @@ pub(crate) struct Program {
     groups: Vec<String>,
     numeric: user::Identity,
     capabilities: Sets,
-    available: u64,
     no_new_privileges: bool,
     umask: Option<u32>,
     filter: Option<seccomp::Filter>,
@@ -61,7 +60,10 @@ impl Program {
         if args.is_empty() {
             return Err(Error::invalid("start the container", "no command is given, and the image names none"));
         }
-        let available = crate::capabilities::available();
+        let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_deref()).unwrap_or_default();
+        let own_users = namespaces.iter().any(|n| n.typ() == LinuxNamespaceType::User);
+        // Its own user namespace has every capability, whatever the caller lacks.
+        let available = if own_users { u64::MAX } else { crate::capabilities::available() };
         let annotation = |key: &str| spec.annotations().as_ref().and_then(|a| a.get(key)).filter(|v| !v.is_empty());
         let seccomp: Option<&LinuxSeccomp> = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
         let size = process.console_size().as_ref().map(|s| {
@@ -85,7 +87,6 @@ impl Program {
                 home: "/".into(),
             },
             capabilities: Sets::parse(process.capabilities().as_ref(), available)?,
-            available,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             umask: process.user().umask(),
             filter: seccomp.map(seccomp::compile).transpose()?,
@@ -197,7 +198,7 @@ impl Program {
 
     fn take_identity(&self, settled: &Settled) -> Result<(), Error> {
         let identity = &settled.identity;
-        self.capabilities.apply_bounding(self.available)?;
+        self.capabilities.apply_bounding()?;
         if let Some(umask) = self.umask {
             rustix::process::umask(Mode::from_raw_mode(umask));
         }
