@@ -7,7 +7,7 @@
 //! ```text
 //! parent   directory D | cgroup D | set FILE VALUE | birth D (v2) | move FILE (v1) | clone FLAGS
 //! child    bind FROM TO FLAGS | mount TYPE FROM TO FLAGS DATA | mkdir D | file F | node F MAJOR MINOR | link TO F
-//!          moved FLAGS | limit files|processes N | loopback | hostname N | put FILE VALUE | pivot D | readonly F | capabilities ALL BOUNDING SETS | seccomp FILE
+//!          moved FLAGS | limit files|processes N | loopback | hostname N | put FILE VALUE | pivot D | readonly F | capabilities BOUNDING SETS | seccomp FILE
 //!          exec PROGRAM ARGUMENT...
 //! ```
 //!
@@ -164,10 +164,10 @@ fn one(step: &[&str], parent: BorrowedFd<'_>, filter: &[Instruction]) -> Result<
             rustix::mount::mount_bind_recursive(*path, *path)?;
             rustix::mount::mount_remount(*path, MountFlags::BIND | MountFlags::RDONLY, c"")?;
         }
-        ["capabilities", all, bounding, set] => {
+        ["capabilities", bounding, set] => {
             let (bounding, set) = (bounding.parse()?, set.parse()?);
             let sets = Sets { bounding, effective: set, permitted: set, ..Sets::default() };
-            sets.apply_bounding(all.parse()?)?;
+            sets.apply_bounding()?;
             sets.apply()?;
         }
         ["seccomp", _] => {
