@@ -30,6 +30,8 @@ pub fn half_made(config: &Config, id: &ContainerId) -> Result<bool> {
     }
     disk::remove_tree(&config.run_dir(id.as_str()))?;
     disk::remove_tree(&config.container_dir(id.as_str()))?;
+    containers::sweep_names(config)?;
+    idpool::sweep(config)?;
     Ok(true)
 }
 

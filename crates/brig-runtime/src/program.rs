@@ -105,6 +105,8 @@ impl Program {
             Some(wanted) => {
                 let mut identity = user::resolve(root, wanted, &self.groups)?;
                 identity.groups.extend(&self.numeric.groups);
+                identity.groups.sort_unstable();
+                identity.groups.dedup();
                 identity
             }
             None if self.groups.is_empty() => {
@@ -116,6 +118,8 @@ impl Program {
                 let wanted = format!("{}:{}", self.numeric.uid, self.numeric.gid);
                 let mut identity = user::resolve(root, &wanted, &self.groups)?;
                 identity.groups.extend(&self.numeric.groups);
+                identity.groups.sort_unstable();
+                identity.groups.dedup();
                 identity
             }
         };

@@ -182,7 +182,7 @@ impl Store {
 }
 
 /// Tells whether a living process holds the lock on a file or directory.
-fn is_held(path: &Path) -> bool {
+pub(crate) fn is_held(path: &Path) -> bool {
     let Ok(file) = std::fs::File::open(path) else { return false };
     rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive).is_err()
 }

@@ -66,17 +66,31 @@ impl Store {
     /// Takes a lease on blobs and layers.
     pub(crate) fn lease(&self, needs: &Needs) -> Result<Lease> {
         let path = self.root.join("tmp").join(format!("lease-{}-{}", std::process::id(), disk::random_name()));
-        let _commit = self.commit_lock(&Silent)?;
+        let commit = self.commit_lock(&Silent)?;
+        // What a killed process held, its half-unpacked layers too, goes before more comes; a lease is made and locked
+        // under the commit lock, so one that nobody holds is nobody's.
+        let dead = self.dead_leases()?;
         disk::make_directory(&path)?;
         let lock = File::open(&path).map_err(Error::io("open", path.display()))?;
         rustix::fs::flock(lock.as_fd(), FlockOperation::NonBlockingLockExclusive)
             .map_err(Error::io("lock", path.display()))?;
+        drop(commit);
         let lease = Lease { path, _lock: lock };
+        for left in dead {
+            disk::remove_directory(&left)?;
+        }
         let text = serde_json::to_vec(needs)
             .map_err(|error| Error::Record { path: lease.path.display().to_string(), reason: error.to_string() })?;
         let file = lease.path.join("lease.json");
         std::fs::write(&file, text).map_err(Error::io("write", file.display()))?;
         Ok(lease)
+    }
+
+    fn dead_leases(&self) -> Result<Vec<PathBuf>> {
+        let path = self.root.join("tmp");
+        let entries = std::fs::read_dir(&path).map_err(Error::io("read", path.display()))?;
+        let leases = entries.flatten().filter(|e| e.file_name().as_encoded_bytes().starts_with(b"lease-"));
+        Ok(leases.map(|e| e.path()).filter(|p| !crate::collect::is_held(p)).collect())
     }
 }
 

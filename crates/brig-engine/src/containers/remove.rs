@@ -17,7 +17,12 @@ pub fn remove(config: &Config, text: &str, force: bool, volumes: bool) -> Result
     let id = names::find(config, text)?;
     let record = match Record::read(config, &id) {
         Ok(record) => record,
-        Err(error) if error.kind == Kind::NotFound => return Ok(id),
+        Err(error) if error.kind == Kind::NotFound => {
+            // A name without a container: its maker or its remover was killed.
+            crate::recovery::half_made(config, &id)?;
+            sweep_names(config)?;
+            return Ok(id);
+        }
         Err(_) if force => {
             remove_unreadable(config, &id)?;
             return Ok(id);
@@ -45,6 +50,7 @@ pub fn remove(config: &Config, text: &str, force: bool, volumes: bool) -> Result
         Err(error) if error.kind == Kind::NotFound => return Ok(id),
         other => other?,
     };
+    end_monitor(config, &record, force);
     if status::of(config, &record).is_active() {
         return Err(
             Error::conflict(format!("cannot remove container `{}`", record.name)).reason("it was started meanwhile")
@@ -54,6 +60,23 @@ pub fn remove(config: &Config, text: &str, force: bool, volumes: bool) -> Result
     take_apart(config, &record, volumes || record.config.remove)?;
     drop(held);
     Ok(id)
+}
+
+/// Waits for a monitor that is still at work: one whose starter was killed goes on starting the container, and one whose
+/// container has ended is clearing up. `force`: what it starts is killed.
+fn end_monitor(config: &Config, record: &Record, force: bool) {
+    let deadline = Instant::now() + KILL_WAIT;
+    let run_dir = record.run_dir(config);
+    while brig_monitor::run::is_monitored(&run_dir) && Instant::now() < deadline {
+        if status::of(config, record).is_active() {
+            if !force {
+                return;
+            }
+            // It may end by itself meanwhile.
+            let _ = kill::kill(config, record, kill::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Replays the undo list.
