@@ -109,7 +109,7 @@ fn none_host_and_anothers() {
     let joined = ["--network", "container:web"];
     assert!(patiently(|| engine.sh(&joined, script).stdout.starts_with("hello\n")));
     // The host's network is this thread's, bridge and all.
-    assert!(engine.sh(&["--network", "host"], links).ok().starts_with("brigx"));
+    assert!(engine.sh(&["--network", "host"], links).ok().contains("brigx"));
     let addresses = "ip -o -4 addr show eth0 | awk '{print $4}'";
     let own = engine.brig(&["exec", "web", "sh", "-c", addresses]).ok();
     assert_eq!(engine.sh(&joined, addresses).ok(), own);
