@@ -82,7 +82,7 @@ fn kernel(config: &ContainerConfig, place: &Place) -> Vec<Mount> {
     let pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
     all.push(mount("/dev/pts", "devpts", "devpts", &pts));
     if place.idmap.is_some() && matches!(config.network, NetworkMode::Host) {
-        all.push(mount("/sys", "bind", "/sys", &["rbind", "ro", "nosuid", "noexec", "nodev", "rprivate"]));
+        all.push(mount("/sys", "bind", "/sys", &["rbind", "rro", "ro", "nosuid", "noexec", "nodev", "rprivate"]));
     } else {
         all.push(mount("/sys", "sysfs", "sysfs", &or_read_only(config.privileged)));
     }
@@ -125,6 +125,10 @@ fn user(ready: &Ready, destination: PathBuf, place: &Place) -> Mount {
     };
     let mut options = vec![if ready.non_recursive { "bind" } else { "rbind" }.to_owned()];
     options.push(if ready.read_only { "ro" } else { "rw" }.to_owned());
+    if ready.read_only && !ready.non_recursive {
+        // What is mounted below the source is part of it, and must not stay open.
+        options.push("rro".into());
+    }
     options.push(ready.propagation.clone().unwrap_or_else(|| "rprivate".into()));
     options.extend(ready.options.iter().cloned());
     let bind = MountBuilder::default().destination(destination).typ("bind").source(source.clone()).options(options);

@@ -77,7 +77,7 @@ allow
 # Talking to others; which families a socket may have is told below
 allow
     socketpair bind listen accept accept4 connect shutdown getsockname getpeername getsockopt setsockopt
-    send sendto sendmsg sendmmsg recv recvfrom recvmsg recvmmsg recvmmsg_time64 socketcall
+    send sendto sendmsg sendmmsg recv recvfrom recvmsg recvmmsg recvmmsg_time64
     ipc shmget shmat shmdt shmctl semget semop semctl semtimedop semtimedop_time64 msgget msgsnd msgrcv msgctl
     mq_open mq_unlink mq_notify mq_getsetattr mq_timedsend mq_timedsend_time64
     mq_timedreceive mq_timedreceive_time64
@@ -113,6 +113,11 @@ allow when arg0 == 41
     socket
 allow when arg0 == 44
     socket
+
+# The call by which 32-bit programs once did all of the above: it takes the family in memory, where no filter sees it, and
+# every program can make 32-bit calls. On ENOSYS newer C libraries make the plain call.
+errno 38
+    socketcall
 
 # Linux, Linux 32-bit, without address randomisation each, and the question
 allow when arg0 == 0
