@@ -65,10 +65,11 @@ fn unescape(template: &str) -> String {
     template.replace("\\t", "\t").replace("\\n", "\n")
 }
 
+/// The text of a table's cell; what a container has named does not drive the reader's terminal.
 fn text(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
+        Some(Value::String(text)) => crate::report::clean(text),
         Some(other) => other.to_string(),
     }
 }

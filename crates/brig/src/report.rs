@@ -47,7 +47,7 @@ pub fn text(error: &Error) -> String {
 }
 
 /// Keeps an error on its lines, and a container's bytes from driving the terminal.
-fn clean(text: &str) -> String {
+pub fn clean(text: &str) -> String {
     text.chars()
         .map(|c| {
             if c == '\n' {

@@ -3,7 +3,7 @@
 use super::{Entry, flags, parser};
 use crate::Context;
 use crate::output;
-use crate::report::Outcome;
+use crate::report::{self, Outcome};
 use brig_engine::Error;
 use brig_engine::containers::{self, CopyOptions};
 use clap::Args;
@@ -79,7 +79,7 @@ pub const DIFF: Entry = Entry::new(
         let flags: Diff = flags(matches)?;
         let record = containers::find(&context.config, &flags.container)?;
         for (change, path) in containers::diff(&context.config, &record)? {
-            output::line(&format!("{} {}", change.letter(), path.display()));
+            output::line(&format!("{} {}", change.letter(), report::clean(&path.to_string_lossy())));
         }
         Ok(0)
     },
