@@ -127,9 +127,10 @@ fn unknown_images_and_dead_registries() {
 fn a_registry_that_lies_is_found_out() {
     let engine = Engine::bare();
     let image = image();
-    let layer = image.blobs.iter().max_by_key(|(_, bytes)| bytes.len()).unwrap().clone();
+    let layer = image.blobs.iter().max_by_key(|(_, bytes)| bytes.len()).unwrap();
     let path = format!("/v2/app/blobs/{}", layer.0);
-    let lies: [(&str, fn(&mut Answer)); 4] = [
+    type Lie = fn(&mut Answer);
+    let lies: [(&str, Lie); 4] = [
         ("nothing", |answer| answer.status = 404),
         ("another content", |answer| answer.body[100] ^= 1),
         ("too much", |answer| answer.body.extend([0; 1000])),
@@ -157,7 +158,7 @@ fn a_registry_that_lies_is_found_out() {
 fn a_pull_that_was_broken_off_goes_on() {
     let engine = Engine::bare();
     let image = image();
-    let layer = image.blobs.iter().max_by_key(|(_, bytes)| bytes.len()).unwrap().clone();
+    let layer = image.blobs.iter().max_by_key(|(_, bytes)| bytes.len()).unwrap();
     let liar = Liar::start();
     liar.serve(&image, "app", "1");
     let path = format!("/v2/app/blobs/{}", layer.0);

@@ -226,7 +226,8 @@ impl Engine {
         for directory in
             ["root/containers", "root/containers/.names", "root/ids", "run/containers", "run/mnt", "root/tmp"]
         {
-            let names = self.names(directory).into_iter().filter(|name| name != ".names" && !name.ends_with(".part"));
+            let names =
+                self.names(directory).into_iter().filter(|name| name != ".names" && !name.starts_with("sha256-"));
             left.extend(names.map(|name| format!("{directory}/{name}")));
         }
         for process in std::fs::read_dir("/proc").unwrap().flatten() {
