@@ -38,6 +38,9 @@ pub struct Overlay<'a> {
     pub lowers: &'a [std::path::PathBuf],
     /// Where changes go.
     pub upper: Upper<'a>,
+    /// Whether the changes are thrown away in the end, so that nothing of them need reach the disk: neither by fsync(2)
+    /// inside, nor when the overlay is unmounted, which otherwise flushes the whole file system that holds the layer.
+    pub throwaway: bool,
 }
 
 /// Options that every form gets: none that would let an image's extended attributes redirect a lookup.
@@ -71,6 +74,11 @@ pub fn mount(overlay: &Overlay<'_>, userns: Option<BorrowedFd<'_>>) -> Result<Ow
 
 /// Mounts by one given form.
 pub fn mount_as(form: Form, overlay: &Overlay<'_>, userns: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    if let Upper::Directories(_, work) = overlay.upper {
+        // Left by an earlier throwaway mount, and a reason for the kernel to refuse another. What such a mount wrote is
+        // whole as long as the machine has not crashed, and after that its container is removed, never started.
+        let _ = std::fs::remove_dir_all(work.join("work/incompat"));
+    }
     let layers = Layers::open(overlay, userns)?;
     match form {
         Form::Descriptors | Form::Paths => {
@@ -92,6 +100,9 @@ pub fn mount_as(form: Form, overlay: &Overlay<'_>, userns: Option<BorrowedFd<'_>
             }
             for (key, value) in OPTIONS {
                 rustix::mount::fsconfig_set_string(context, key, value)?;
+            }
+            if overlay.throwaway && layers.upper.is_some() {
+                rustix::mount::fsconfig_set_flag(context, "volatile")?;
             }
             rustix::mount::fsconfig_create(context)?;
             Ok(rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
@@ -256,6 +267,7 @@ fn mount_in_own_namespace(overlay: &Overlay<'_>, layers: &Layers) -> io::Result<
     data.push(format!("lowerdir={}", lowers.iter().map(proc_name).collect::<Vec<_>>().join(":")));
     if let Some((upper, work)) = &upper {
         data.push(format!("upperdir={},workdir={}", proc_name(upper), proc_name(work)));
+        data.extend(overlay.throwaway.then(|| "volatile".to_owned()));
     }
     let data = std::ffi::CString::new(data.join(",")).map_err(|_| Errno::INVAL)?;
     rustix::mount::mount("overlay", PLACE, "overlay", MountFlags::empty(), data.as_c_str())?;

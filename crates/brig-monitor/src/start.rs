@@ -109,11 +109,12 @@ fn mount_root(plan: &Plan, userns: Option<BorrowedFd<'_>>) -> Result<RootMounts,
         _ if volatile => Upper::Memory,
         _ => Upper::None,
     };
-    let root = overlay::mount(&Overlay { lowers, upper }, userns)?;
+    let throwaway = plan.remove || volatile;
+    let root = overlay::mount(&Overlay { lowers, upper, throwaway }, userns)?;
     let mut below = Vec::with_capacity(submounts.len());
     for sub in submounts {
         let lowers = [sub.lower.clone()];
-        let overlay = Overlay { lowers: &lowers, upper: Upper::Directories(&sub.upper, &sub.work) };
+        let overlay = Overlay { lowers: &lowers, upper: Upper::Directories(&sub.upper, &sub.work), throwaway };
         below.push((sub.destination.clone(), overlay::mount(&overlay, userns)?));
     }
     Ok(RootMounts { root, below })

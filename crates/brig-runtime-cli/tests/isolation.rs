@@ -207,7 +207,7 @@ fn each_form_of_overlay_that_this_kernel_has_mounts_120_layers() {
     let scratch = Scratch::new();
     let lowers = many_layers(&scratch);
     let (upper, work) = (scratch.path("c/upper"), scratch.path("c/work"));
-    let overlay = Overlay { lowers: &lowers, upper: Upper::Directories(&upper, &work) };
+    let overlay = Overlay { lowers: &lowers, upper: Upper::Directories(&upper, &work), throwaway: false };
     // The third form needs a single-threaded caller; the container above uses it where the kernel has no other.
     for form in [Form::Descriptors, Form::Paths] {
         match mount_as(form, &overlay, None) {
@@ -257,4 +257,18 @@ fn parts_of_a_root_are_overlays_of_their_own() {
         assert_eq!(scratch.run(&plan).stdout, "of the part\nnew\n");
         assert_eq!(std::fs::read_to_string(scratch.path("other/file")).unwrap(), "of the part\n");
     }
+}
+
+#[test]
+fn a_throwaway_layer_is_mounted_as_often_as_it_is_wanted() {
+    let scratch = Scratch::new();
+    let mut plan = scratch.plan(scratch.spec(&[
+        "sh",
+        "-c",
+        "cat /tmp/count; echo x >> /tmp/count; grep -c volatile /proc/mounts",
+    ]));
+    plan.remove = true;
+    plan.undo.retain(|step| !matches!(step, brig_monitor::plan::Undo::Directory(_)));
+    assert_eq!(scratch.run(&plan).stdout, "1\n");
+    assert_eq!(scratch.run(&plan).stdout, "x\n1\n");
 }

@@ -150,10 +150,17 @@ fn an_init_buries_orphans_and_passes_signals_on() {
         "--",
         "sh",
         "-c",
-        "trap 'exit 4' TERM; while :; do sleep 0.02; done"
+        "trap 'exit 4' TERM; echo ready; while :; do sleep 0.02; done"
     ]);
     let mut connection = scratch.start(&scratch.plan(spec), brig_monitor::protocol::HELLO_OUTPUT);
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    let mut seen = String::new();
+    while !seen.contains("ready") {
+        match connection.receive().unwrap() {
+            Some(brig_monitor::client::Event::Stdout(bytes)) => seen.push_str(&String::from_utf8_lossy(bytes)),
+            Some(brig_monitor::client::Event::Started(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
     connection.send(brig_monitor::protocol::Kind::Signal, &[15]).unwrap();
     assert_eq!(support::collect(&mut connection).exited, status(4));
 }

@@ -122,7 +122,11 @@ fn open(config: &Config, record: &Record, path: &Path) -> Result<Inside> {
     }
     let dir = record.dir(config);
     let (upper, work) = (dir.join("upper"), dir.join("work"));
-    let overlay = Overlay { lowers: &record.image.layers, upper: Upper::Directories(&upper, &work) };
+    let overlay = Overlay {
+        lowers: &record.image.layers,
+        upper: Upper::Directories(&upper, &work),
+        throwaway: record.config.remove,
+    };
     let mount = overlay::mount(&overlay, None).map_err(|error| {
         Error::internal(format!("cannot open the files of container `{}`", record.name)).because(error)
     })?;
