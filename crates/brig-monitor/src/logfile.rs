@@ -99,12 +99,27 @@ impl LogFile {
         self.append(&out);
     }
 
-    fn append(&mut self, out: &[u8]) {
+    /// Appends whole lines; a file that they would fill over its size is rotated between two of them.
+    fn append(&mut self, mut out: &[u8]) {
+        while self.max_size > 0 && self.size + out.len() as u64 > self.max_size && !out.is_empty() {
+            let room = usize::try_from(self.max_size.saturating_sub(self.size)).unwrap_or(usize::MAX).min(out.len());
+            let mut fits = out[..room].iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+            if fits == 0 && self.size == 0 {
+                // A line longer than a file has a file of its own.
+                fits = out.iter().position(|b| *b == b'\n').map_or(out.len(), |at| at + 1);
+            }
+            self.append_within(&out[..fits]);
+            out = &out[fits..];
+            if !out.is_empty() {
+                self.rotate();
+            }
+        }
+        self.append_within(out);
+    }
+
+    fn append_within(&mut self, out: &[u8]) {
         if out.is_empty() {
             return;
-        }
-        if self.max_size > 0 && self.size > 0 && self.size + out.len() as u64 > self.max_size {
-            self.rotate();
         }
         let Some(file) = &mut self.file else {
             self.lost += out.len() as u64;
