@@ -142,8 +142,12 @@ pub fn begin(
         keyring: std::ffi::CString::new(format!("_ses.{}", request.id)).unwrap_or_default(),
         born_in_cgroup: birthplace.is_some(),
     };
-    let child = clone_process(new, birthplace.as_ref().map(AsFd::as_fd), || init::run(&mut init, &theirs))
-        .step(|| "make the container's process".into())?;
+    let child = clone_process(new, birthplace.as_ref().map(AsFd::as_fd), || {
+        // With both ends in its hands the child would never hear that this process is gone.
+        brig_sys::fds::close_copy(ours.as_fd());
+        init::run(&mut init, &theirs)
+    })
+    .step(|| "make the container's process".into())?;
     drop(theirs);
     let process = Process { child: Some(child), channel: ours };
     if let Some(own) = own_pid {

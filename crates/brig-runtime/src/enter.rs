@@ -63,11 +63,14 @@ pub fn enter(request: Request<'_>) -> Result<Entered, Error> {
     let in_cgroup = birthplace.is_some();
     let stdio = request.stdio;
     let doorkeeper = clone_process(0, birthplace.as_ref().map(AsFd::as_fd), || {
+        // With both ends in its hands it would never hear that this process is gone.
+        brig_sys::fds::close_copy(ours.as_fd());
         keep_door(&program, request.pidfd, stdio.as_ref(), in_cgroup, &theirs)
     })
     .step(|| "make the process".into())?;
     drop(theirs);
     drop(stdio);
+    let ours = ours.take().expect("the child took a copy only");
     let born = hear_of_birth(&doorkeeper, &ours, if in_cgroup { None } else { Some(request.cgroup) });
     let _ = waitid(WaitId::PidFd(doorkeeper.pidfd.as_fd()), WaitIdOptions::EXITED);
     let mut entered = Entered { child: born?, channel: ours, program, console: None };

@@ -34,6 +34,15 @@ pub fn close_all_but(kept: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Closes a clone's own copy of a descriptor whose owner lives on in the process that it was cloned from; close(2).
+///
+/// The clone never drops that owner: it ends by exec or `_exit`.
+pub fn close_copy(fd: BorrowedFd<'_>) {
+    use std::os::fd::AsRawFd;
+    // SAFETY: by the above nothing in this process uses the number any more.
+    unsafe { libc::close(fd.as_raw_fd()) };
+}
+
 /// Takes over a descriptor that the starter of this program passed by number; none when it is not open.
 pub fn inherited(number: RawFd) -> Option<OwnedFd> {
     // SAFETY: fcntl with F_GETFD only looks at the descriptor table.
