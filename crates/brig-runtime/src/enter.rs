@@ -70,7 +70,6 @@ pub fn enter(request: Request<'_>) -> Result<Entered, Error> {
     .step(|| "make the process".into())?;
     drop(theirs);
     drop(stdio);
-    let ours = ours.take().expect("the child took a copy only");
     let born = hear_of_birth(&doorkeeper, &ours, if in_cgroup { None } else { Some(request.cgroup) });
     let _ = waitid(WaitId::PidFd(doorkeeper.pidfd.as_fd()), WaitIdOptions::EXITED);
     let mut entered = Entered { child: born?, channel: ours, program, console: None };
