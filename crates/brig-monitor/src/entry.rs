@@ -31,6 +31,8 @@ pub fn main(arguments: &[OsString]) -> i32 {
 /// Leaves the starter's session and takes the socket from the place of standard input.
 fn become_daemon() -> std::io::Result<OwnedFd> {
     rustix::process::setsid()?;
+    // Here and not by the starter, which can then start it without copying itself.
+    rustix::process::chdir("/")?;
     for signal in IGNORED {
         brig_sys::signals::ignore(signal);
     }

@@ -1,6 +1,6 @@
 //! Starting a monitor: from the engine's process to one that outlives it.
 //!
-//! The monitor is executed from a read-only clone of its program's mount (`protect.rs`), without the caller's environment, in `/`,
+//! The monitor is executed from a read-only clone of its program's mount (`protect.rs`), without the caller's environment,
 //! and with one end of a socket pair as its standard input: its first client. It makes a session of its own at once.
 
 use crate::client::Connection;
@@ -54,7 +54,6 @@ pub fn spawn(program: &Path, job: Job, directory: &Path, flags: u8) -> io::Resul
         .env_clear()
         // Freed pieces that the C library keeps at hand would pin pages for as long as the monitor lives; mallopt(3).
         .env("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0")
-        .current_dir("/")
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

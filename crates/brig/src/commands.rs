@@ -213,7 +213,8 @@ fn distance(a: &str, b: &str) -> usize {
 
 /// Makes the parser of a command from its flags.
 pub(crate) fn parser<A: Args>(name: &'static str, about: &'static str) -> Command {
-    A::augment_args(Command::new(name).about(about))
+    // The flags come first: a group that is flattened into them would put its own description in place of the command's.
+    A::augment_args(Command::new(name)).about(about)
 }
 
 /// Reads the flags that a parser made with [`parser`] has matched.

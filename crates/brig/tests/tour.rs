@@ -8,7 +8,7 @@ use std::process::Command;
 #[test]
 fn every_line_of_the_readme_works() {
     // A network of its own: the tour publishes a port.
-    rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).unwrap();
+    brig_sys::clone::unshare(brig_sys::clone::flags::NEWNET).unwrap();
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
     let tour = readme.split("<!-- tour -->").nth(1).expect("the README has a tour");
     let lines: Vec<&str> =
