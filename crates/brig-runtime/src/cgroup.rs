@@ -15,6 +15,7 @@ mod stats;
 mod v1;
 mod v2;
 
+pub use devices::DEFAULT_RULES as DEFAULT_DEVICE_RULES;
 pub use layout::{Hierarchy, Layout};
 pub use stats::{DeviceIo, Stats};
 

@@ -23,3 +23,4 @@ pub mod user;
 pub use error::{Context, Error, Kind};
 pub use mounts::NO_SYMLINKS;
 pub use program::{GROUPS_ANNOTATION, USER_ANNOTATION};
+pub use settings::IPC_SYSCTLS;

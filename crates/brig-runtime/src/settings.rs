@@ -125,18 +125,20 @@ impl Settings {
     }
 }
 
+/// The settings of an IPC namespace, beside those of `fs.mqueue.`; ipc_namespaces(7).
+pub const IPC_SYSCTLS: [&str; 8] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
+
 /// Only settings that the kernel keeps for each namespace, and only when the container has that namespace.
 fn check_sysctl(key: &str, namespaces: &Namespaces) -> Result<(), Error> {
-    const IPC: [&str; 8] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
     let step = || format!("set the sysctl {key}");
     let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/'));
     if !plain {
@@ -145,7 +147,7 @@ fn check_sysctl(key: &str, namespaces: &Namespaces) -> Result<(), Error> {
     // Both separators are accepted; the first one decides how the rest is read, and only dots are allowed to decide.
     let (flag, what) = if key.starts_with("net.") {
         (flags::NEWNET, "network")
-    } else if IPC.contains(&key) || key.starts_with("fs.mqueue.") {
+    } else if IPC_SYSCTLS.contains(&key) || key.starts_with("fs.mqueue.") {
         (flags::NEWIPC, "ipc")
     } else if key == "kernel.domainname" {
         (flags::NEWUTS, "uts")

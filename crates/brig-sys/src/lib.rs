@@ -11,7 +11,6 @@ pub mod interface;
 pub mod keyring;
 pub mod memory;
 pub mod mounts;
-pub mod process;
 pub mod root;
 pub mod seccomp;
 pub mod signals;

@@ -3,6 +3,7 @@
 use super::{Host, built};
 use crate::config::ContainerConfig;
 use crate::error::{Error, Result};
+use brig_runtime::cgroup::DEFAULT_DEVICE_RULES;
 use brig_spec::runtime::{
     LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
 };
@@ -27,20 +28,6 @@ pub struct Node {
     pub gid: u32,
 }
 
-/// What every container may do: make any node, and use these. (kind, major, minor, access)
-const DEFAULT_RULES: [(LinuxDeviceType, Option<i64>, Option<i64>, &str); 10] = [
-    (LinuxDeviceType::C, None, None, "m"),
-    (LinuxDeviceType::B, None, None, "m"),
-    (LinuxDeviceType::C, Some(1), Some(3), "rwm"),
-    (LinuxDeviceType::C, Some(1), Some(5), "rwm"),
-    (LinuxDeviceType::C, Some(1), Some(7), "rwm"),
-    (LinuxDeviceType::C, Some(1), Some(8), "rwm"),
-    (LinuxDeviceType::C, Some(1), Some(9), "rwm"),
-    (LinuxDeviceType::C, Some(5), Some(0), "rwm"),
-    (LinuxDeviceType::C, Some(5), Some(2), "rwm"),
-    (LinuxDeviceType::C, Some(136), None, "rwm"),
-];
-
 fn rule(allow: bool, typ: LinuxDeviceType, major: Option<i64>, minor: Option<i64>, access: &str) -> LinuxDeviceCgroup {
     let mut rule = LinuxDeviceCgroupBuilder::default().allow(allow).typ(typ).access(access);
     if let Some(major) = major {
@@ -60,7 +47,9 @@ pub fn all(config: &ContainerConfig, host: &Host) -> Result<(Vec<LinuxDevice>, V
     }
     let mut nodes = Vec::new();
     let mut rules = vec![rule(false, LinuxDeviceType::A, None, None, "rwm")];
-    rules.extend(DEFAULT_RULES.iter().map(|(typ, major, minor, access)| rule(true, *typ, *major, *minor, access)));
+    rules.extend(
+        DEFAULT_DEVICE_RULES.iter().map(|(typ, major, minor, access)| rule(true, *typ, *major, *minor, access)),
+    );
     rules.push(rule(true, LinuxDeviceType::C, Some(5), Some(1), "rwm"));
     for request in &config.devices {
         let found: Vec<&Node> = host.devices.iter().filter(|node| node.path.starts_with(&request.host)).collect();

@@ -27,17 +27,6 @@ pub fn all(config: &ContainerConfig, user_namespace: bool) -> Result<HashMap<Str
     Ok(all)
 }
 
-const IPC_NAMES: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-];
-
 fn check(key: &str, value: &str, config: &ContainerConfig, own_network: bool) -> Result<()> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     let named = !key.is_empty() && key.bytes().all(plain) && !key.starts_with('.') && !key.contains("..");
@@ -45,7 +34,7 @@ fn check(key: &str, value: &str, config: &ContainerConfig, own_network: bool) ->
         return Err(Error::invalid(format!("`{key}` is not a kernel setting that can be written")));
     }
     let own_ipc = matches!(config.ipc, IpcMode::Private | IpcMode::Shareable | IpcMode::None);
-    let (family, allowed) = if IPC_NAMES.contains(&key) || key.starts_with("fs.mqueue.") {
+    let (family, allowed) = if brig_runtime::IPC_SYSCTLS.contains(&key) || key.starts_with("fs.mqueue.") {
         ("IPC", own_ipc)
     } else if key.starts_with("net.") {
         ("network", own_network)

@@ -5,23 +5,25 @@ use brig_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use brig_sys::bpf::{self, Instruction};
 use std::path::Path;
 
+/// What every container may do: make any node, and use these. (kind, major, minor, access)
+pub const DEFAULT_RULES: [(LinuxDeviceType, Option<i64>, Option<i64>, &str); 10] = [
+    (LinuxDeviceType::C, None, None, "m"),
+    (LinuxDeviceType::B, None, None, "m"),
+    (LinuxDeviceType::C, Some(1), Some(3), "rwm"),
+    (LinuxDeviceType::C, Some(1), Some(5), "rwm"),
+    (LinuxDeviceType::C, Some(1), Some(7), "rwm"),
+    (LinuxDeviceType::C, Some(1), Some(8), "rwm"),
+    (LinuxDeviceType::C, Some(1), Some(9), "rwm"),
+    (LinuxDeviceType::C, Some(5), Some(0), "rwm"),
+    (LinuxDeviceType::C, Some(5), Some(2), "rwm"),
+    (LinuxDeviceType::C, Some(136), None, "rwm"),
+];
+
 /// Adds to the rules what every container may do, as every runtime does: make nodes, and use the devices of the default
 /// /dev. Without a rule there is nothing to add to.
 pub(super) fn with_defaults(rules: &[LinuxDeviceCgroup]) -> Vec<LinuxDeviceCgroup> {
-    const DEFAULTS: [(LinuxDeviceType, Option<i64>, Option<i64>, &str); 10] = [
-        (LinuxDeviceType::C, None, None, "m"),
-        (LinuxDeviceType::B, None, None, "m"),
-        (LinuxDeviceType::C, Some(1), Some(3), "rwm"),
-        (LinuxDeviceType::C, Some(1), Some(5), "rwm"),
-        (LinuxDeviceType::C, Some(1), Some(7), "rwm"),
-        (LinuxDeviceType::C, Some(1), Some(8), "rwm"),
-        (LinuxDeviceType::C, Some(1), Some(9), "rwm"),
-        (LinuxDeviceType::C, Some(5), Some(0), "rwm"),
-        (LinuxDeviceType::C, Some(5), Some(2), "rwm"),
-        (LinuxDeviceType::C, Some(136), None, "rwm"),
-    ];
     let mut all = rules.to_vec();
-    for (kind, major, minor, access) in DEFAULTS {
+    for (kind, major, minor, access) in DEFAULT_RULES {
         let mut rule = LinuxDeviceCgroup::default();
         rule.set_allow(true).set_typ(Some(kind)).set_major(major).set_minor(minor).set_access(Some(access.into()));
         if !rules.iter().any(|r| line(r) == line(&rule) && r.allow()) {
