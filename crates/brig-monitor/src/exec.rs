@@ -8,6 +8,7 @@ use crate::state::{EXIT_FILE, Exit, ProcessId, STATE_FILE, State, now_ns};
 use crate::{records, run, stdio};
 use brig_runtime::cgroup::Cgroup;
 use brig_runtime::enter::{self, Request};
+use brig_runtime::hooks::Description;
 use brig_runtime::{Context, Error};
 use rustix::process::{Pid, PidfdFlags};
 use std::os::fd::AsFd;
@@ -98,8 +99,16 @@ fn start(plan: &ExecPlan, server: &mut Server) -> Result<Served, Error> {
         server.ends = ends;
         Some(inside)
     };
-    let request =
-        Request { process: &plan.process, spec: &container.spec, pidfd: pidfd.as_fd(), cgroup: &cgroup, stdio: inside };
+    let description = Description::new(container.id.as_str(), &plan.container_dir, &container.spec);
+    let request = Request {
+        process: &plan.process,
+        spec: &container.spec,
+        pidfd: pidfd.as_fd(),
+        cgroup: &cgroup,
+        stdio: inside,
+        description: &description,
+        preserved_fds: 0,
+    };
     let mut entered = enter::enter(request)?;
     if let Some(console) = entered.console.take() {
         rustix::io::ioctl_fionbio(&console, true).step(|| "keep the terminal".into())?;

@@ -46,7 +46,11 @@ fn start_in(plan: &Plan, server: &mut Server, restarts: u32, cgroup: &Cgroup) ->
     };
     server.ends = ends;
     let copy_up: Vec<PathBuf> = plan.copy_up.iter().map(|c| c.destination.clone()).collect();
-    let request = Request { id: plan.id.as_str(), spec: &plan.spec, cgroup, stdio: inside, copy_up: &copy_up };
+    let request = Request {
+        stdio: inside,
+        copy_up: &copy_up,
+        ..Request::new(plan.id.as_str(), &plan.spec, cgroup, &plan.container_dir)
+    };
     let starting = create::begin(request, |userns| mount_root(plan, userns))?;
     // While the child makes its mounts, the network is made.
     let attachment = match &plan.network {

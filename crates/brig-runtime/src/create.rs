@@ -10,17 +10,20 @@
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error};
+use crate::hooks::{self, Description, Moment};
 use crate::init::{self, Init};
+use crate::launch::{Waiting, launch};
+use crate::listener::Listener;
 use crate::mounts::{self, Mount, Source};
 use crate::program::Program;
 use crate::protocol::{self, Channel, Word};
 use crate::settings::Settings;
-use brig_spec::runtime::Spec;
+use brig_spec::runtime::{Hooks, Spec};
 use brig_sys::clone::{Child, clone_process, flags, setns};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{WaitId, WaitIdOptions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a container is made from.
 #[derive(Debug)]
@@ -35,6 +38,24 @@ pub struct Request<'a> {
     pub stdio: Option<[OwnedFd; 3]>,
     /// Destinations whose volume first receives the image's files when it is empty.
     pub copy_up: &'a [PathBuf],
+    /// The absolute path of the bundle, which the state names.
+    pub bundle: &'a Path,
+    /// Where the container waits for whoever starts it; none when this process does, by [`Created::start`].
+    pub door: Option<OwnedFd>,
+    /// How many descriptors after the standard ones the program gets.
+    pub preserved_fds: i32,
+    /// Whether the old root is left by pivot_root(2), as ever; else by chroot(2), for a root that is a ramfs.
+    pub pivot: bool,
+    /// Whether the container gets a session keyring of its own.
+    pub keyring: bool,
+}
+
+impl<'a> Request<'a> {
+    /// A container with nothing special about it.
+    pub fn new(id: &'a str, spec: &'a Spec, cgroup: &'a Cgroup, bundle: &'a Path) -> Self {
+        let (stdio, door) = (None, None);
+        Self { id, spec, cgroup, stdio, copy_up: &[], bundle, door, preserved_fds: 0, pivot: true, keyring: true }
+    }
 }
 
 /// A root file system: a detached mount, and further ones that belong below it.
@@ -51,7 +72,9 @@ pub struct RootMounts {
 pub struct Starting {
     process: Process,
     program: Program,
-    terminal: bool,
+    hooks: Hooks,
+    description: Description,
+    listener: Option<Listener>,
 }
 
 /// A container that waits for its start.
@@ -59,6 +82,7 @@ pub struct Starting {
 pub struct Created {
     process: Process,
     program: Program,
+    listener: Option<Listener>,
     /// The controlling side of its terminal.
     pub console: Option<OwnedFd>,
 }
@@ -102,7 +126,11 @@ pub fn begin(
     let spec = request.spec;
     let process =
         spec.process().as_ref().ok_or_else(|| Error::invalid("read the configuration", "it names no process"))?;
-    let program = Program::parse(process, spec)?;
+    let mut program = Program::parse(process, spec)?;
+    program.preserved_fds = request.preserved_fds;
+    let description = Description::new(request.id, request.bundle, spec);
+    let listener = Listener::parse(spec, &description);
+    let hooks = spec.hooks().clone().unwrap_or_default();
     let settings = Settings::read(spec)?;
     let specified = spec.mounts().as_deref().unwrap_or_default();
     let mut mounts = specified.iter().map(Mount::parse).collect::<Result<Vec<_>, _>>()?;
@@ -130,7 +158,6 @@ pub fn begin(
         new &= !flags::NEWCGROUP;
     }
     let (uid_map, gid_map) = (mounts::map_lines(&settings.uid_map), mounts::map_lines(&settings.gid_map));
-    let terminal = program.terminal;
     let mut init = Init {
         settings,
         program,
@@ -139,7 +166,11 @@ pub fn begin(
         cgroup: request.cgroup,
         root,
         stdio: request.stdio,
-        keyring: std::ffi::CString::new(format!("_ses.{}", request.id)).unwrap_or_default(),
+        keyring: request.keyring.then(|| std::ffi::CString::new(format!("_ses.{}", request.id)).unwrap_or_default()),
+        hooks: &hooks,
+        description: &description,
+        door: request.door,
+        pivot: request.pivot,
         born_in_cgroup: birthplace.is_some(),
     };
     let child = clone_process(new, birthplace.as_ref().map(AsFd::as_fd), || {
@@ -163,7 +194,7 @@ pub fn begin(
         request.cgroup.add(process.child()?.pid)?;
         process.channel.say(Word::Cgroup).step(|| "tell the container's process to go on".into())?;
     }
-    Ok(Starting { process, program, terminal })
+    Ok(Starting { process, program, hooks, description, listener })
 }
 
 /// Writes the id maps, mounts what needs them, and hands all of it to the child.
@@ -241,12 +272,21 @@ impl Starting {
 
     /// Waits until the container is ready to be started.
     pub fn finish(self) -> Result<Created, Error> {
-        let mut console = None;
-        if self.terminal {
-            console = self.process.channel.expect(Word::Console)?.fds.into_iter().next();
+        let channel = &self.process.channel;
+        let (prestart, create_runtime) = (Moment::Prestart.of(&self.hooks), Moment::CreateRuntime.of(&self.hooks));
+        if !prestart.is_empty() || !create_runtime.is_empty() {
+            channel.expect(Word::Mounted)?;
+            let state = self.description.state("creating", self.pid());
+            hooks::run(Moment::Prestart, prestart, &state)?;
+            hooks::run(Moment::CreateRuntime, create_runtime, &state)?;
+            channel.say(Word::Hooked).step(|| "tell the container's process to go on".into())?;
         }
-        self.process.channel.expect(Word::Ready)?;
-        Ok(Created { process: self.process, program: self.program, console })
+        let mut console = None;
+        if self.program.terminal {
+            console = channel.expect(Word::Console)?.fds.into_iter().next();
+        }
+        channel.expect(Word::Ready)?;
+        Ok(Created { process: self.process, program: self.program, listener: self.listener, console })
     }
 }
 
@@ -258,19 +298,21 @@ impl Created {
 
     /// Starts the program. Errors: the command cannot be executed; the child is gone then.
     pub fn start(mut self) -> Result<Running, Error> {
-        let mut warnings = Vec::new();
-        let pid = self.pid();
-        crate::limits::apply(pid, &self.program, &mut warnings)?;
-        self.process.channel.say(Word::Start).step(|| "start the container".into())?;
-        match self.process.channel.receive().step(|| "hear from the container's process".into())? {
-            None => {}
-            Some(packet) if packet.word == Word::Failed => return Err(Error::from_bytes(&packet.bytes)),
-            Some(packet) => {
-                return Err(Error::invalid("start the container", format!("{:?} came instead of an end", packet.word)));
-            }
-        }
+        let child = self.process.child()?;
+        let waiting = Waiting {
+            pid: child.pid,
+            pidfd: child.pidfd.as_fd(),
+            limits: &self.program.limits,
+            listener: self.listener.as_ref(),
+        };
+        let warnings = launch(&self.process.channel, &waiting)?;
         let child =
             self.process.child.take().ok_or_else(|| Error::invalid("start the container", "it was given away"))?;
         Ok(Running { child, warnings })
+    }
+
+    /// Lets go of a container that waits at its door, without a word: it stays, and is this process's child.
+    pub fn leave(mut self) -> Result<Child, Error> {
+        self.process.child.take().ok_or_else(|| Error::invalid("leave the container", "it was given away"))
     }
 }

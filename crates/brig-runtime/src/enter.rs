@@ -18,6 +18,9 @@
 use crate::cgroup::Cgroup;
 use crate::create::Running;
 use crate::error::{Context, Error};
+use crate::hooks::Description;
+use crate::launch::{Waiting, launch};
+use crate::listener::Listener;
 use crate::program::{Program, open_terminal, own_stdio, place_stdio};
 use crate::protocol::{self, Channel, Word};
 use brig_spec::runtime::{Process, Spec};
@@ -39,8 +42,12 @@ pub struct Request<'a> {
     pub pidfd: BorrowedFd<'a>,
     /// The container's cgroup.
     pub cgroup: &'a Cgroup,
-    /// Standard input, output and error; none with a terminal.
+    /// Standard input, output and error; none with a terminal, and none to hand on this process's own.
     pub stdio: Option<[OwnedFd; 3]>,
+    /// What the container's state says, for a seccomp listener.
+    pub description: &'a Description,
+    /// How many descriptors after the standard ones the process keeps.
+    pub preserved_fds: i32,
 }
 
 /// A further process that is ready to be started.
@@ -49,13 +56,15 @@ pub struct Entered {
     child: Child,
     channel: Channel,
     program: Program,
+    listener: Option<Listener>,
     /// The controlling side of its terminal.
     pub console: Option<OwnedFd>,
 }
 
 /// Makes the process.
 pub fn enter(request: Request<'_>) -> Result<Entered, Error> {
-    let program = Program::parse(request.process, request.spec)?;
+    let mut program = Program::parse(request.process, request.spec)?;
+    program.preserved_fds = request.preserved_fds;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .step(|| "close this process to others".into())?;
     let birthplace = request.cgroup.birthplace()?;
@@ -72,7 +81,8 @@ pub fn enter(request: Request<'_>) -> Result<Entered, Error> {
     drop(stdio);
     let born = hear_of_birth(&doorkeeper, &ours, if in_cgroup { None } else { Some(request.cgroup) });
     let _ = waitid(WaitId::PidFd(doorkeeper.pidfd.as_fd()), WaitIdOptions::EXITED);
-    let mut entered = Entered { child: born?, channel: ours, program, console: None };
+    let listener = Listener::parse(request.spec, request.description);
+    let mut entered = Entered { child: born?, channel: ours, program, listener, console: None };
     if entered.program.terminal {
         entered.console = entered.channel.expect(Word::Console)?.fds.into_iter().next();
     }
@@ -83,13 +93,14 @@ pub fn enter(request: Request<'_>) -> Result<Entered, Error> {
 impl Entered {
     /// Starts the program. Errors: the command cannot be executed.
     pub fn start(self) -> Result<Running, Error> {
-        let mut warnings = Vec::new();
-        crate::limits::apply(self.child.pid, &self.program, &mut warnings)?;
-        self.channel.say(Word::Start).step(|| "start the process".into())?;
-        match self.channel.receive().step(|| "hear from the process".into())? {
-            Some(packet) if packet.word == Word::Failed => Err(Error::from_bytes(&packet.bytes)),
-            _ => Ok(Running { child: self.child, warnings }),
-        }
+        let waiting = Waiting {
+            pid: self.child.pid,
+            pidfd: self.child.pidfd.as_fd(),
+            limits: &self.program.limits,
+            listener: self.listener.as_ref(),
+        };
+        let warnings = launch(&self.channel, &waiting)?;
+        Ok(Running { child: self.child, warnings })
     }
 }
 
@@ -126,8 +137,9 @@ fn keep_door(
         if let Some([stdin, stdout, stderr]) = stdio {
             place_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
         }
-        // Of what was the caller's, the child gets the conversation alone.
-        brig_sys::fds::close_all_but(channel.as_fd()).step(|| "close the descriptors".into())?;
+        // Of what was the caller's, the child gets the conversation, and what it was promised.
+        brig_sys::fds::close_all_but(3 + program.preserved_fds, channel.as_fd())
+            .step(|| "close the descriptors".into())?;
         clone_process(flags::PARENT, None, || run(program, channel)).step(|| "make the process".into())
     };
     let said = match bear() {
@@ -144,7 +156,7 @@ fn run(program: &Program, channel: &Channel) -> i32 {
             if channel.say(Word::Ready).is_err() || channel.expect(Word::Start).is_err() {
                 return 1;
             }
-            program.execute(&settled)
+            program.execute(&settled, channel, || Ok(()))
         }
         Err(error) => error,
     };

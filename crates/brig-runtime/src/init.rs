@@ -3,12 +3,14 @@
 use crate::cgroup::Cgroup;
 use crate::create::RootMounts;
 use crate::error::{Context, Error};
+use crate::hooks::{self, Description, Moment};
+use crate::launch;
 use crate::mounts::{Mount, Source};
-use crate::program::{Program, open_terminal, own_stdio, place_stdio};
+use crate::program::{Program, Settled, open_terminal, own_stdio, place_stdio};
 use crate::protocol::{Channel, Word};
 use crate::rootfs;
 use crate::settings::Settings;
-use brig_spec::runtime::LinuxDevice;
+use brig_spec::runtime::{Hooks, LinuxDevice};
 use brig_sys::clone::{flags, setns, unshare};
 use brig_sys::root::Root;
 use rustix::thread::{Gid, Uid};
@@ -26,30 +28,75 @@ pub(crate) struct Init<'a> {
     pub root: Option<RootMounts>,
     /// Standard input, output and error; none with a terminal.
     pub stdio: Option<[OwnedFd; 3]>,
-    /// The name of the session keyring.
-    pub keyring: std::ffi::CString,
+    /// The name of the session keyring, where it gets one.
+    pub keyring: Option<std::ffi::CString>,
+    pub hooks: &'a Hooks,
+    pub description: &'a Description,
+    /// The listening socket at which it waits for its start.
+    pub door: Option<OwnedFd>,
+    pub pivot: bool,
     /// Whether the child was born in its cgroup, so that nothing is to be waited for.
     pub born_in_cgroup: bool,
 }
 
 /// Runs the child. Returns an exit status only upon failure, which has been reported.
 pub(crate) fn run(init: &mut Init<'_>, channel: &Channel) -> i32 {
-    let error = match set_up(init, channel) {
-        Ok(settled) => match channel.say(Word::Ready).step(|| "report that the container is ready".into()) {
-            Ok(()) => match channel.expect(Word::Start) {
-                Ok(_) => init.program.execute(&settled),
-                // The starter is gone or gave up: nobody is left to report to.
-                Err(_) => return 1,
-            },
-            Err(error) => error,
-        },
-        Err(error) => error,
+    let ready = set_up(init, channel).and_then(|settled| {
+        channel.say(Word::Ready).step(|| "report that the container is ready".into())?;
+        Ok(settled)
+    });
+    let settled = match ready {
+        Ok(settled) => settled,
+        Err(error) => return fail(channel, &error),
     };
+    if let Some(door) = init.door.take() {
+        // Its maker is to hear that this process has nothing more to say, and may go.
+        brig_sys::fds::close_copy(channel.as_fd());
+        return match launch::answer_door(door.as_fd()) {
+            Ok(starter) => execute(init, &settled, &starter),
+            Err(_) => 1,
+        };
+    }
+    match channel.expect(Word::Start) {
+        Ok(_) => execute(init, &settled, channel),
+        // The starter is gone or gave up: nobody is left to report to.
+        Err(_) => 1,
+    }
+}
+
+fn execute(init: &Init<'_>, settled: &Settled, channel: &Channel) -> i32 {
+    let inside = Moment::StartContainer.of(init.hooks);
+    let error = init.program.execute(settled, channel, || match inside {
+        [] => Ok(()),
+        inside => hooks::run(Moment::StartContainer, inside, &own_state(init, "created")),
+    });
+    fail(channel, &error)
+}
+
+fn fail(channel: &Channel, error: &Error) -> i32 {
     let _ = channel.send(Word::Failed, &error.to_bytes(), &[]);
     1
 }
 
-fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<crate::program::Settled, Error> {
+fn own_state(init: &Init<'_>, status: &str) -> serde_json::Value {
+    init.description.state(status, rustix::process::getpid().as_raw_nonzero().get())
+}
+
+/// Lets the maker run its hooks, and runs those that belong here.
+fn run_hooks(init: &Init<'_>, channel: &Channel) -> Result<(), Error> {
+    let has = |moment: Moment| !moment.of(init.hooks).is_empty();
+    if has(Moment::Prestart) || has(Moment::CreateRuntime) {
+        channel.say(Word::Mounted).step(|| "report that the mounts stand".into())?;
+        channel.expect(Word::Hooked)?;
+    }
+    if has(Moment::CreateContainer) {
+        let hooks = Moment::CreateContainer.of(init.hooks);
+        hooks::run(Moment::CreateContainer, hooks, &own_state(init, "creating"))?;
+    }
+    Ok(())
+}
+
+fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     let userns = init.settings.namespaces.has(flags::NEWUSER);
     if userns {
         receive_mounts(init, channel)?;
@@ -61,9 +108,11 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<crate::program::Sett
         }
     }
     rustix::process::setsid().step(|| "make a session".into())?;
-    brig_sys::keyring::join_session(&init.keyring)
-        .or_else(ignore_missing_keyrings)
-        .step(|| "make the session keyring".into())?;
+    if let Some(name) = &init.keyring {
+        brig_sys::keyring::join_session(name)
+            .or_else(ignore_missing_keyrings)
+            .step(|| "make the session keyring".into())?;
+    }
     let root =
         init.root.take().ok_or_else(|| Error::invalid("attach the root file system", "it was not handed over"))?;
     let RootMounts { root, below } = root;
@@ -87,9 +136,10 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<crate::program::Sett
     let found = rootfs::mount_all(&root, &mut init.mounts, init.cgroup, own_cgroup, &mut cgroup_ready)?;
     cgroup_ready()?;
     rootfs::make_devices(&root, &init.devices, userns)?;
+    run_hooks(init, channel)?;
     set_up_stdio(init, channel, &root, found.pts.as_ref())?;
     rootfs::set_sysctls(found.proc.as_ref(), init.settings.sysctls.iter())?;
-    rootfs::pivot(root.as_fd())?;
+    rootfs::change_root(root.as_fd(), init.pivot)?;
     set_names(&init.settings)?;
     if init.settings.namespaces.has(flags::NEWNET) {
         brig_sys::interface::loopback_up().step(|| "set up the loopback interface".into())?;

@@ -4,13 +4,33 @@
 //! it goes, with a warning: an engine that dies there helps nobody.
 
 use crate::error::{Context, Error};
-use crate::program::Program;
+use brig_spec::runtime::{PosixRlimit, PosixRlimitType, Process};
 use rustix::io::Errno;
-use rustix::process::{Pid, Rlimit};
+use rustix::process::{Pid, Resource, Rlimit};
 
-/// Applies the limits of `program` to the process `pid`.
-pub(crate) fn apply(pid: i32, program: &Program, warnings: &mut Vec<String>) -> Result<(), Error> {
-    if let Some(score) = program.oom_score_adj {
+/// The limits of one process.
+#[derive(Debug, Default)]
+pub(crate) struct Limits {
+    pub oom_score_adj: Option<i32>,
+    pub rlimits: Vec<(Resource, Rlimit)>,
+}
+
+impl Limits {
+    /// Reads them. Errors: a limit that is given twice.
+    pub fn parse(process: &Process) -> Result<Self, Error> {
+        let rlimits: Vec<_> = process.rlimits().iter().flatten().map(rlimit).collect();
+        for (at, (resource, _)) in rlimits.iter().enumerate() {
+            if rlimits[..at].iter().any(|(other, _)| other == resource) {
+                return Err(Error::invalid("read the limits", format!("{resource:?} is given twice")));
+            }
+        }
+        Ok(Self { oom_score_adj: process.oom_score_adj(), rlimits })
+    }
+}
+
+/// Applies `limits` to the process `pid`.
+pub(crate) fn apply(pid: i32, limits: &Limits, warnings: &mut Vec<String>) -> Result<(), Error> {
+    if let Some(score) = limits.oom_score_adj {
         let path = format!("/proc/{pid}/oom_score_adj");
         match std::fs::write(&path, score.to_string()) {
             Err(error) if error.raw_os_error() == Some(Errno::ACCESS.raw_os_error()) => {
@@ -21,7 +41,7 @@ pub(crate) fn apply(pid: i32, program: &Program, warnings: &mut Vec<String>) -> 
         }
     }
     let Some(process) = Pid::from_raw(pid) else { return Ok(()) };
-    for (resource, wanted) in &program.rlimits {
+    for (resource, wanted) in &limits.rlimits {
         let step = || format!("set the limit {resource:?}");
         match rustix::process::prlimit(Some(process), *resource, *wanted) {
             Ok(_) => {}
@@ -45,4 +65,28 @@ pub(crate) fn apply(pid: i32, program: &Program, warnings: &mut Vec<String>) -> 
         }
     }
     Ok(())
+}
+
+fn rlimit(limit: &PosixRlimit) -> (Resource, Rlimit) {
+    use PosixRlimitType as T;
+    let resource = match limit.typ() {
+        T::RlimitCpu => Resource::Cpu,
+        T::RlimitFsize => Resource::Fsize,
+        T::RlimitData => Resource::Data,
+        T::RlimitStack => Resource::Stack,
+        T::RlimitCore => Resource::Core,
+        T::RlimitRss => Resource::Rss,
+        T::RlimitNproc => Resource::Nproc,
+        T::RlimitNofile => Resource::Nofile,
+        T::RlimitMemlock => Resource::Memlock,
+        T::RlimitAs => Resource::As,
+        T::RlimitLocks => Resource::Locks,
+        T::RlimitSigpending => Resource::Sigpending,
+        T::RlimitMsgqueue => Resource::Msgqueue,
+        T::RlimitNice => Resource::Nice,
+        T::RlimitRtprio => Resource::Rtprio,
+        T::RlimitRttime => Resource::Rttime,
+    };
+    let bound = |n: u64| (n != u64::MAX).then_some(n);
+    (resource, Rlimit { current: bound(limit.soft()), maximum: bound(limit.hard()) })
 }

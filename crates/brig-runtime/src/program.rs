@@ -5,16 +5,17 @@
 
 use crate::capabilities::Sets;
 use crate::error::{Context, Error, Kind};
+use crate::limits::Limits;
+use crate::protocol::{Channel, Word};
 use crate::{mounts, seccomp, user};
-use brig_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, PosixRlimit, PosixRlimitType, Process, Spec};
+use brig_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction, LinuxSyscall, Process, Spec};
 use brig_sys::exec::StringList;
 use brig_sys::root::Root;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::process::{Resource, Rlimit};
 use rustix::thread::{Gid, Uid};
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// The annotation that holds `USER` as text, to be resolved inside the root.
@@ -39,8 +40,9 @@ pub(crate) struct Program {
     selinux: Option<String>,
     pub terminal: bool,
     pub console_size: Option<(u16, u16)>,
-    pub oom_score_adj: Option<i32>,
-    pub rlimits: Vec<(Resource, Rlimit)>,
+    pub limits: Limits,
+    /// How many descriptors after the standard ones the program gets.
+    pub preserved_fds: i32,
 }
 
 /// A program that is ready to be executed.
@@ -89,13 +91,13 @@ impl Program {
             capabilities: Sets::parse(process.capabilities().as_ref(), available)?,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             umask: process.user().umask(),
-            filter: seccomp.map(seccomp::compile).transpose()?,
+            filter: seccomp.map(compile_filter).transpose()?,
             apparmor: process.apparmor_profile().clone().filter(|p| !p.is_empty()),
             selinux: process.selinux_label().clone().filter(|l| !l.is_empty()),
             terminal: process.terminal().unwrap_or(false),
             console_size: size,
-            oom_score_adj: process.oom_score_adj(),
-            rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),
+            limits: Limits::parse(process)?,
+            preserved_fds: 0,
         })
     }
 
@@ -182,9 +184,10 @@ impl Program {
         Ok(Some((fd, text)))
     }
 
-    /// Takes on the identity and the limits, and executes the program; returns only upon failure.
-    pub fn execute(&self, settled: &Settled) -> Error {
-        match self.take_identity(settled) {
+    /// Takes on the identity and executes the program; returns only upon failure. `channel` leads to the starter, and
+    /// `before` runs last of all but the filter: with the process's own identity and capabilities.
+    pub fn execute(&self, settled: &Settled, channel: &Channel, before: impl FnOnce() -> Result<(), Error>) -> Error {
+        match self.take_identity(settled, channel, before) {
             Ok(()) => {}
             Err(error) => return error,
         }
@@ -200,7 +203,12 @@ impl Program {
         Error { kind, step: format!("execute `{path}`"), source }
     }
 
-    fn take_identity(&self, settled: &Settled) -> Result<(), Error> {
+    fn take_identity(
+        &self,
+        settled: &Settled,
+        channel: &Channel,
+        before: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let identity = &settled.identity;
         self.capabilities.apply_bounding()?;
         if let Some(umask) = self.umask {
@@ -225,33 +233,53 @@ impl Program {
             rustix::io::write(fd, label.as_bytes()).step(|| format!("set the security label `{label}`"))?;
         }
         brig_sys::signals::reset().step(|| "reset the signals".into())?;
-        brig_sys::fds::cloexec_from(3).step(|| "mark the descriptors close-on-exec".into())?;
+        brig_sys::fds::cloexec_from(3 + self.preserved_fds).step(|| "mark the descriptors close-on-exec".into())?;
         // Changing the user emptied the effective set; installing a filter needs CAP_SYS_ADMIN unless no_new_privs is on.
         if self.no_new_privileges {
             self.capabilities.apply()?;
             rustix::thread::set_no_new_privs(true).step(|| "set no_new_privs".into())?;
-            self.install_filter()
+            before()?;
+            self.install_filter(channel)
         } else {
             let own = rustix::thread::capabilities(None).step(|| "read the capabilities".into())?;
             let raised = rustix::thread::CapabilitySets { effective: own.permitted, ..own };
             rustix::thread::set_capabilities(None, raised).step(|| "raise the capabilities".into())?;
-            self.install_filter()?;
-            self.capabilities.apply()
+            self.install_filter(channel)?;
+            self.capabilities.apply()?;
+            before()
         }
     }
 
-    fn install_filter(&self) -> Result<(), Error> {
+    fn install_filter(&self, channel: &Channel) -> Result<(), Error> {
         let Some(filter) = &self.filter else { return Ok(()) };
-        if filter.notifies {
-            return Err(Error::invalid(
-                "install the seccomp filter",
-                "SCMP_ACT_NOTIFY needs a listener, which this build does not offer yet",
-            ));
+        let step = || "install the seccomp filter".to_owned();
+        let listener = brig_sys::seccomp::install(&filter.instructions, filter.flags).step(step)?;
+        match listener {
+            // The starter takes it by number: sending a descriptor would be a call that the filter may hold up.
+            Some(listener) => channel.ask_plainly(Word::Listener, listener.as_raw_fd()).step(step),
+            None => Ok(()),
         }
-        brig_sys::seccomp::install(&filter.instructions, filter.flags)
-            .step(|| "install the seccomp filter".into())
-            .map(drop)
     }
+}
+
+/// Compiles the filter, and refuses one whose notifications nobody could ever take.
+fn compile_filter(rules: &LinuxSeccomp) -> Result<seccomp::Filter, Error> {
+    let step = "compile the seccomp filter";
+    let notify = LinuxSeccompAction::ScmpActNotify;
+    if rules.default_action() == notify {
+        return Err(Error::invalid(step, "SCMP_ACT_NOTIFY cannot be used as default action"));
+    }
+    let filter = seccomp::compile(rules)?;
+    if filter.notifies {
+        let notified = |r: &&LinuxSyscall| r.action() == notify;
+        if rules.syscalls().iter().flatten().filter(notified).any(|r| r.names().iter().any(|n| n == "write")) {
+            return Err(Error::invalid(step, "SCMP_ACT_NOTIFY cannot be used for the write syscall"));
+        }
+        if rules.listener_path().as_ref().is_none_or(|path| path.as_os_str().is_empty()) {
+            return Err(Error::invalid(step, "SCMP_ACT_NOTIFY needs a listenerPath"));
+        }
+    }
+    Ok(filter)
 }
 
 /// Finds the command as execvp(3) does, by the PATH of the container's environment.
@@ -298,30 +326,6 @@ fn find_command(name: &str, env: &[String]) -> Result<CString, Error> {
         return Err(missing(Kind::NotExecutable, "it is in the PATH, but not executable (no x permission)"));
     }
     Err(missing(Kind::NotFound, &format!("it is in no directory of the PATH {search}")))
-}
-
-fn rlimit(limit: &PosixRlimit) -> (Resource, Rlimit) {
-    use PosixRlimitType as T;
-    let resource = match limit.typ() {
-        T::RlimitCpu => Resource::Cpu,
-        T::RlimitFsize => Resource::Fsize,
-        T::RlimitData => Resource::Data,
-        T::RlimitStack => Resource::Stack,
-        T::RlimitCore => Resource::Core,
-        T::RlimitRss => Resource::Rss,
-        T::RlimitNproc => Resource::Nproc,
-        T::RlimitNofile => Resource::Nofile,
-        T::RlimitMemlock => Resource::Memlock,
-        T::RlimitAs => Resource::As,
-        T::RlimitLocks => Resource::Locks,
-        T::RlimitSigpending => Resource::Sigpending,
-        T::RlimitMsgqueue => Resource::Msgqueue,
-        T::RlimitNice => Resource::Nice,
-        T::RlimitRtprio => Resource::Rtprio,
-        T::RlimitRttime => Resource::Rttime,
-    };
-    let bound = |n: u64| (n != u64::MAX).then_some(n);
-    (resource, Rlimit { current: bound(limit.soft()), maximum: bound(limit.hard()) })
 }
 
 /// Puts three descriptors in the places of the standard ones.

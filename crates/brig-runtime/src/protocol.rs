@@ -10,13 +10,22 @@
 //!    | cgroup made, child moved (v1)             | root attached, mounts
 //!    |---- Cgroup ------------------------------>| cgroup namespace (v1), cgroup mounts, pivot_root,
 //!    | network, in parallel                      | masks, user, working directory
+//!    |<--- Mounted (hooks only) -----------------| before pivot_root
+//!    | prestart and createRuntime hooks          |
+//!    |---- Hooked ------------------------------>| createContainer hooks
 //!    |<--- Console + descriptor (terminal only) -|
 //!    |<--- Ready --------------------------------|
-//!    | the state is `created`                    | waits
-//!    |---- Start ------------------------------->| capabilities, seccomp, execve
+//!    | the state is `created`                    | waits: here, or at its door (below)
+//!    |---- Start ------------------------------->| capabilities, startContainer hooks, seccomp
+//!    |<--- Listener + number (notify only) ------|
+//!    | takes that descriptor, gives it away      |
+//!    |---- Hooked ------------------------------>| execve
 //!    |<--- end of file: the program runs --------|
 //!    |<--- Failed + status, errno, step ---------| at any point instead
 //! ```
+//!
+//! With a door, a listening socket, the child lets go of its maker after `Ready`. Whoever starts it, in another process at
+//! another time, connects to the door and carries the conversation on from `Start`.
 //!
 //! `enter.rs` draws the same for a further process, where `Born` brings its pid and pidfd.
 
@@ -42,12 +51,16 @@ pub(crate) enum Word {
     Console = b'C',
     Ready = b'R',
     Start = b'S',
+    Mounted = b'P',
+    Hooked = b'H',
+    Listener = b'L',
     Failed = b'E',
 }
 
 impl Word {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Maps, Self::Cgroup, Self::Born, Self::Console, Self::Ready, Self::Start, Self::Failed]
+        use Word as W;
+        [W::Maps, W::Cgroup, W::Born, W::Console, W::Ready, W::Start, W::Mounted, W::Hooked, W::Listener, W::Failed]
             .into_iter()
             .find(|w| *w as u8 == byte)
     }
@@ -73,6 +86,23 @@ pub(crate) fn pair() -> Result<(Channel, Channel), Error> {
 }
 
 impl Channel {
+    /// Takes a connected socket as an end.
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// Sends a number by write(2) and waits for an answer by read(2): two calls are all that a filter that watches this very
+    /// process needs to let through.
+    pub fn ask_plainly(&self, word: Word, number: i32) -> std::io::Result<()> {
+        let mut bytes = [word as u8; 5];
+        bytes[1..].copy_from_slice(&number.to_le_bytes());
+        rustix::io::write(&self.0, &bytes)?;
+        match rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut bytes[..]))? {
+            0 => Err(std::io::Error::other("the starter is gone")),
+            _ => Ok(()),
+        }
+    }
+
     /// Sends a word.
     pub fn say(&self, word: Word) -> std::io::Result<()> {
         self.send(word, &[], &[])

@@ -329,9 +329,16 @@ pub(crate) fn mount_console(root: &Root, terminal: BorrowedFd<'_>) -> Result<(),
 }
 
 /// Makes the attached root the process's root and lets go of the machine's mounts.
-pub(crate) fn pivot(root: BorrowedFd<'_>) -> Result<(), Error> {
+///
+/// Without `pivot` the root is moved over `/` and entered by chroot(2): the machine's own `/` is then a ramfs, from which nothing can
+/// pivot. Its mounts stay below in the namespace, unreachable by any path.
+pub(crate) fn change_root(root: BorrowedFd<'_>, pivot: bool) -> Result<(), Error> {
     let step = || "make the root file system the root".to_owned();
     rustix::process::fchdir(root).step(step)?;
+    if !pivot {
+        rustix::process::chroot(".").step(step)?;
+        return rustix::process::chdir("/").step(step);
+    }
     rustix::process::pivot_root(".", ".").step(step)?;
     // The old root lies on top of the new one now, and goes with all that is mounted below it.
     rustix::mount::unmount(".", UnmountFlags::DETACH).step(|| "let go of the machine's mounts".into())?;

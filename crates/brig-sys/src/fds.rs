@@ -20,12 +20,13 @@ pub fn close_from(first: RawFd) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) }).map(drop)
 }
 
-/// Closes every descriptor but the standard ones and `kept`, close_range(2): for a process between clone and `_exit`, in which
+/// Closes every descriptor from `first` on but `kept`, close_range(2): for a process between clone and `_exit`, in which
 /// nothing that owned one is used or dropped any more.
-pub fn close_all_but(kept: BorrowedFd<'_>) -> Result<()> {
+pub fn close_all_but(first: RawFd, kept: BorrowedFd<'_>) -> Result<()> {
     use std::os::fd::AsRawFd;
     let kept = libc::c_uint::try_from(kept.as_raw_fd()).unwrap_or(0);
-    for (first, last) in [(3, kept.saturating_sub(1)), (kept.max(2) + 1, libc::c_uint::MAX)] {
+    let first = libc::c_uint::try_from(first).unwrap_or(3);
+    for (first, last) in [(first, kept.saturating_sub(1)), (first.max(kept + 1), libc::c_uint::MAX)] {
         if first <= last {
             // SAFETY: the caller's process is a clone that uses none of the descriptors any more, and ends without dropping.
             check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
