@@ -18,6 +18,7 @@ mod entry;
 mod finish;
 mod merged;
 mod tree;
+mod walk;
 
 use std::collections::BTreeSet;
 use std::io::BufRead;

@@ -7,17 +7,14 @@
 //!     layer 1   a/b/c                   found, if no layer above stopped the search
 //! ```
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::attributes::{is_opaque, open_beneath};
-use super::{Fault, join, prefixes, split};
-
-/// The most symbolic links that one path may lead through.
-const LINKS_MAX: usize = 40;
+use super::walk::Walk;
+use super::{Fault, prefixes};
 
 /// A stack of sealed layers, topmost first.
 pub(crate) struct Merged {
@@ -122,41 +119,17 @@ impl Merged {
 
     /// Returns the path without symbolic links that `path` leads to; what does not exist is kept as it is.
     pub(super) fn resolve(&self, path: &[u8]) -> Result<Vec<u8>, Fault> {
-        let mut resolved = Vec::new();
-        let mut pending: VecDeque<Vec<u8>> = path.split(|b| *b == b'/').map(<[u8]>::to_vec).collect();
-        let mut links = 0;
-        while let Some(name) = pending.pop_front() {
-            match name.as_slice() {
-                b"" | b"." => continue,
-                b".." if resolved.is_empty() => {
-                    return Err(Fault::path(path, "a symbolic link below climbs above the root"));
-                }
-                b".." => {
-                    resolved = split(&resolved).0.to_vec();
-                    continue;
-                }
-                _ => {}
-            }
-            let next = join(&resolved, &name);
-            match self.look_up(&next)? {
+        let mut walk = Walk::new(path);
+        while let Some(step) = walk.next()? {
+            match self.look_up(&step.path)? {
                 Found::Other(fd, stat, _) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
-                    links += 1;
-                    if links > LINKS_MAX {
-                        return Err(Fault::path(path, "it leads through too many symbolic links"));
-                    }
-                    let target = rustix::fs::readlinkat(&fd, "", Vec::new())
-                        .map_err(Fault::io("read link", &next))?
-                        .into_bytes();
-                    if target.starts_with(b"/") {
-                        resolved.clear();
-                    }
-                    for part in target.split(|b| *b == b'/').rev() {
-                        pending.push_front(part.to_vec());
-                    }
+                    let target =
+                        rustix::fs::readlinkat(&fd, "", Vec::new()).map_err(Fault::io("read link", &step.path))?;
+                    walk.follow(target.as_bytes())?;
                 }
-                _ => resolved = next,
+                _ => walk.enter(step),
             }
         }
-        Ok(resolved)
+        Ok(walk.end())
     }
 }

@@ -4,7 +4,7 @@
 //! path whose parent is in the map needs no resolving at all. A directory keeps mode 0700 until `seal`, so that neither
 //! its mode, nor a setgid bit, nor a default ACL can bear on what is put into it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -13,13 +13,12 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::attributes::{self, Attributes};
+use super::walk::Walk;
 use super::{Fault, join, split};
 use crate::disk;
 
 /// The most directories that are held open.
 const OPEN_MAX: usize = 128;
-/// The most symbolic links that one path may lead through, as the kernel has it.
-const LINKS_MAX: usize = 40;
 
 /// How a directory came into the tree.
 #[derive(Debug, Clone)]
@@ -114,53 +113,27 @@ impl Tree {
         if self.directories.contains_key(path) {
             return Ok(Some(path.to_vec()));
         }
-        let mut resolved = Vec::new();
-        let mut pending: VecDeque<Vec<u8>> = path.split(|b| *b == b'/').map(<[u8]>::to_vec).collect();
-        let mut links = 0;
-        while let Some(name) = pending.pop_front() {
-            match name.as_slice() {
-                b"" | b"." => continue,
-                b".." if resolved.is_empty() => {
-                    return Err(Fault::path(path, "a symbolic link on the way climbs above the root"));
-                }
-                b".." => {
-                    resolved = split(&resolved).0.to_vec();
-                    continue;
-                }
-                _ => {}
-            }
-            let next = join(&resolved, &name);
-            if self.directories.contains_key(&next) {
-                resolved = next;
+        let mut walk = Walk::new(path);
+        while let Some(step) = walk.next()? {
+            if self.directories.contains_key(&step.path) {
+                walk.enter(step);
                 continue;
             }
-            let fd = self.open(&resolved)?;
-            match rustix::fs::readlinkat(&*fd, name.as_slice(), Vec::new()) {
-                Ok(target) => {
-                    links += 1;
-                    if links > LINKS_MAX {
-                        return Err(Fault::path(path, "it leads through too many symbolic links"));
-                    }
-                    let target = target.into_bytes();
-                    if target.starts_with(b"/") {
-                        resolved.clear();
-                    }
-                    for part in target.split(|b| *b == b'/').rev() {
-                        pending.push_front(part.to_vec());
-                    }
-                }
+            let fd = self.open(&step.parent)?;
+            match rustix::fs::readlinkat(&*fd, step.name.as_slice(), Vec::new()) {
+                Ok(target) => walk.follow(target.as_bytes())?,
                 Err(Errno::NOENT) if make => {
-                    rustix::fs::mkdirat(&*fd, name.as_slice(), Mode::RWXU)
-                        .map_err(Fault::io("make directory", &next))?;
-                    self.directories.insert(next.clone(), State::Implicit);
-                    resolved = next;
+                    rustix::fs::mkdirat(&*fd, step.name.as_slice(), Mode::RWXU)
+                        .map_err(Fault::io("make directory", &step.path))?;
+                    self.directories.insert(step.path.clone(), State::Implicit);
+                    walk.enter(step);
                 }
                 Err(Errno::INVAL) if make => return Err(Fault::path(path, "its parent is not a directory")),
                 Err(Errno::NOENT | Errno::INVAL) => return Ok(None),
-                Err(error) => return Err(Fault::io("look up", &next)(error)),
+                Err(error) => return Err(Fault::io("look up", &step.path)(error)),
             }
         }
-        Ok(Some(resolved))
+        Ok(Some(walk.end()))
     }
 
     /// Makes a directory at a resolved path, or takes the one that is there.
