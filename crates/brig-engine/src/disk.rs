@@ -1,28 +1,16 @@
-//! Records on disk: written beside their place and moved there in one step, so that a reader sees the old or the new one.
+//! What is done to files and directories, with errors that name them.
 
 use crate::error::{Error, Result};
+use brig_monitor::records;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use std::fs::{self, DirBuilder, File};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-/// Writes a file whole: to `<path>.new`, flushed when `durable`, then renamed.
+/// Writes a file whole, by the one way that there is: [`records::write`].
 pub fn write(path: &Path, bytes: &[u8], durable: bool) -> Result<()> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let failed = |error: std::io::Error| Error::io(format!("cannot write {}", path.display()), error);
-    let open = || fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
-    let mut file = open().map_err(failed)?;
-    let written = file.write_all(bytes).and_then(|()| if durable { file.sync_all() } else { Ok(()) });
-    if let Err(error) = written.and_then(|()| fs::rename(&new, path)) {
-        let _ = fs::remove_file(&new);
-        return Err(failed(error));
-    }
-    if durable && let Some(parent) = path.parent() {
-        File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed)?;
-    }
-    Ok(())
+    records::write(path, bytes, durable).map_err(|error| Error::io(format!("cannot write {}", path.display()), error))
 }
 
 /// Makes a directory and its parents with mode 0700; one that exists stays as it is.
@@ -101,17 +89,6 @@ pub(crate) mod tests {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
-    }
-
-    #[test]
-    fn a_file_is_replaced_whole() {
-        let dir = Scratch::new();
-        let path = dir.0.join("record");
-        write(&path, b"one", true).unwrap();
-        write(&path, b"two", false).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 1);
-        assert!(write(&dir.0.join("no/record"), b"x", false).is_err());
     }
 
     #[test]

@@ -36,11 +36,7 @@ pub fn bridge(config: &Config) -> Result<Bridge> {
     let bytes =
         serde_json::to_vec(&bridge).map_err(|e| Error::internal("cannot encode the bridge's record").because(e))?;
     // Of two that choose at once, the first one's choice stands.
-    let mine = config.networks_dir().join(format!("bridge-{}", std::process::id()));
-    disk::write(&mine, &bytes, true)?;
-    let linked = fs::hard_link(&mine, &path);
-    disk::remove_file(&mine)?;
-    match linked {
+    match brig_monitor::records::create(&path, &bytes, true) {
         Ok(()) => Ok(bridge),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => self::bridge(config),
         Err(error) => Err(Error::io("cannot write the default bridge's record", error)),

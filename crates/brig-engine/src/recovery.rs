@@ -7,6 +7,7 @@
 //! | a container that runs without a monitor | its monitor was killed | a new monitor adopts it at the next attach, exec, stop |
 //! | a stopped container with a host interface or cgroup | its monitor was killed | taken back at the next start or removal, or by a sweep |
 //! | names, ids, leases whose container is gone | a removal was killed | freed |
+//! | half-written records (`*.tmp`, see `brig_monitor::records`) | their writer was killed | removed |
 //!
 //! Listing commands call this as they go; nothing on the path of a start looks at other containers.
 
@@ -18,6 +19,7 @@ use crate::record::{self, Record};
 use crate::{containers, disk, idpool, networks};
 use brig_monitor::plan::Undo;
 use brig_spec::id::ContainerId;
+use std::path::Path;
 
 /// Removes a directory without a record, unless its maker is still at work; says whether it did.
 pub fn half_made(config: &Config, id: &ContainerId) -> Result<bool> {
@@ -62,6 +64,8 @@ pub fn sweep(config: &Config) -> Result<()> {
             half_made(config, &id)?;
             continue;
         }
+        half_written(&config.container_dir(id.as_str()))?;
+        half_written(&config.run_dir(id.as_str()))?;
         let Ok(record) = Record::read(config, &id) else { continue };
         let status = containers::status::of(config, &record);
         if lost(config, &record, &status)? || status.is_active() || status.monitor_pid != 0 {
@@ -79,6 +83,12 @@ pub fn sweep(config: &Config) -> Result<()> {
     networks::sweep(config)
 }
 
+/// Removes the temporary files of writers that were killed.
+fn half_written(directory: &Path) -> Result<()> {
+    brig_monitor::records::sweep(directory)
+        .map_err(|error| crate::Error::io(format!("cannot sweep {}", directory.display()), error))
+}
+
 /// Removes run directories and half-made volumes that belong to nothing.
 fn orphans(config: &Config) -> Result<()> {
     for entry in std::fs::read_dir(config.run.join("containers")).into_iter().flatten().flatten() {
@@ -86,6 +96,10 @@ fn orphans(config: &Config) -> Result<()> {
         if id.is_some_and(|id| !record::exists_or_is_made(config, &id)) {
             disk::remove_tree(&entry.path())?;
         }
+    }
+    half_written(&config.networks_dir())?;
+    for entry in std::fs::read_dir(config.volumes_dir()).into_iter().flatten().flatten() {
+        half_written(&entry.path())?;
     }
     for entry in std::fs::read_dir(config.root.join("tmp")).into_iter().flatten().flatten() {
         if entry.file_name().to_str().is_some_and(|n| n.starts_with("volume-")) {
@@ -111,12 +125,18 @@ mod tests {
         crate::names::reserve(&config, &Name::parse("dead").unwrap(), &dead).unwrap();
         crate::names::reserve(&config, &Name::parse("living").unwrap(), &living).unwrap();
         let first = idpool::lend(&config, &dead).unwrap();
+        // What a writer that was killed between its two steps left beside a record.
+        let mut writer = std::process::Command::new("true").spawn().unwrap();
+        writer.wait().unwrap();
+        disk::make_directory(&config.networks_dir()).unwrap();
+        let half = config.networks_dir().join(format!("bridge.{}-0.tmp", writer.id()));
+        std::fs::write(&half, "{").unwrap();
         disk::make_directory(&config.run_dir(dead.as_str())).unwrap();
         sweep(&config).unwrap();
         assert_eq!(record::ids(&config).unwrap(), [living]);
         assert!(!config.names_dir().join("dead").is_symlink() && config.names_dir().join("living").is_symlink());
         assert!(!idpool::path(&config, first).is_symlink());
-        assert!(!config.run_dir(dead.as_str()).exists());
+        assert!(!config.run_dir(dead.as_str()).exists() && !half.exists());
         drop(held);
         assert_eq!(containers::list(&config).unwrap().entries.len(), 0);
         assert!(record::ids(&config).unwrap().is_empty());

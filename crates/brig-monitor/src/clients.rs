@@ -87,7 +87,7 @@ impl Client {
     /// Tells why nothing runs: exit status, then what failed and because of what, one a line.
     pub fn tell_failure(&mut self, error: &brig_runtime::Error) {
         let mut payload = vec![error.kind as u8];
-        payload.extend(format!("{error}\n{}", crate::undo::text(&error.source)).bytes());
+        payload.extend(format!("{error}\n{}", crate::chain::one_line(&error.source)).bytes());
         payload.truncate(crate::protocol::PAYLOAD_MAX);
         self.push(Kind::Failed, &payload);
         self.flush(true);

@@ -43,7 +43,7 @@ pub(crate) fn run(directory: &Path, first: Client) -> i32 {
     };
     let (record, status) = match &began {
         Ok((code, started_at)) => (exit(*code, *started_at, None), *code),
-        Err(error) => (exit(Some(error.kind as i32), 0, Some(crate::undo::text(error))), Some(error.kind as i32)),
+        Err(error) => (exit(Some(error.kind as i32), 0, Some(crate::chain::one_line(error))), Some(error.kind as i32)),
     };
     if plan.keep {
         let _ = records::write_json(&directory.join(EXIT_FILE), &record, false);

@@ -3,6 +3,7 @@
 //! Single-threaded and without async. `entry.rs` is its `main`, `run.rs` the life of a container, `serve.rs` the loop in
 //! which it spends that life. The engine uses `plan`, `state`, `spawn`, `client` and `undo`.
 
+pub mod chain;
 pub mod client;
 mod clients;
 pub mod entry;

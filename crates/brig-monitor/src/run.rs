@@ -8,6 +8,7 @@
 //!
 //! A lock on `<run>/.../monitor` says that a monitor is at work; it goes with the process, however that ends.
 
+use crate::chain::one_line;
 use crate::clients::Client;
 use crate::logfile::LogFile;
 use crate::plan::{Plan, Restart};
@@ -127,7 +128,7 @@ fn live(mut plan: Plan, server: &mut Server) -> i32 {
         let container = match start(&plan, server, restarts) {
             Ok(container) => container,
             Err(error) => {
-                let text = undo::text(&error);
+                let text = one_line(&error);
                 // The first start's failure is the starter's to tell; a restart's goes to the record alone.
                 if restarts == 0 {
                     for client in &mut server.clients {
@@ -152,7 +153,7 @@ fn live(mut plan: Plan, server: &mut Server) -> i32 {
         }
         plan = match read_plan(&plan.container_dir) {
             Ok(plan) => plan,
-            Err(error) => return finish(&plan, server, &Exit { error: Some(undo::text(&error)), ..exit }),
+            Err(error) => return finish(&plan, server, &Exit { error: Some(one_line(&error)), ..exit }),
         };
         restarts += 1;
     }

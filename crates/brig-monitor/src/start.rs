@@ -1,11 +1,12 @@
 //! One start of a container: root, descriptors, cgroup, process, network, the word to go.
 
+use crate::chain::one_line;
 use crate::overlay::{self, Overlay, Upper};
 use crate::plan::{Plan, Rootfs};
 use crate::protocol::Kind;
 use crate::serve::{Served, Server};
 use crate::state::{ProcessId, STATE_FILE, State, now_ns};
-use crate::{records, stdio, undo};
+use crate::{records, stdio};
 use brig_net::Attachment;
 use brig_runtime::cgroup::Cgroup;
 use brig_runtime::create::{self, Request, RootMounts};
@@ -57,7 +58,7 @@ fn start_in(plan: &Plan, server: &mut Server, restarts: u32, cgroup: &Cgroup) ->
         Some(network) => {
             let netns = starting.network_namespace()?;
             let attachment = brig_net::attach(network, netns.as_fd(), &network_state(plan))
-                .map_err(|error| Error::setup("attach the network", std::io::Error::other(undo::text(&error))))?;
+                .map_err(|error| Error::setup("attach the network", std::io::Error::other(one_line(&error))))?;
             Some(attachment)
         }
         None => None,

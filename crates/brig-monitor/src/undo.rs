@@ -3,6 +3,7 @@
 //! Every step may have been done already, wholly or in part. A step that fails does not keep the later ones from being
 //! tried, but the record's own directory goes last and only when all else has gone, so that what is left can be found again.
 
+use crate::chain::one_line;
 use crate::plan::Undo;
 use brig_runtime::Error;
 use brig_runtime::cgroup::Cgroup;
@@ -36,10 +37,10 @@ fn replay_each(steps: &[Undo], wanted: impl Fn(&Undo) -> bool) -> Result<(), Err
 fn one(step: &Undo) -> Result<(), Error> {
     match step {
         Undo::Network(network) => {
-            brig_net::detach(network).map_err(|e| Error::setup("detach the network", io::Error::other(text(&e))))
+            brig_net::detach(network).map_err(|e| Error::setup("detach the network", io::Error::other(one_line(&e))))
         }
         Undo::Lease { dir, address, container } => brig_net::lease::release(dir, *address, container)
-            .map_err(|e| Error::setup(format!("return the address {address}"), io::Error::other(text(&e)))),
+            .map_err(|e| Error::setup(format!("return the address {address}"), io::Error::other(one_line(&e)))),
         Undo::Cgroup(path) => {
             let cgroup = Cgroup::open(Path::new(path))?;
             if !cgroup.pids().is_empty() {
@@ -89,16 +90,4 @@ fn clear_flags(path: &Path) {
             }
         }
     }
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -2,6 +2,7 @@
 
 use super::kernel_version;
 use crate::config::Config;
+use brig_monitor::chain::one_line;
 use brig_runtime::cgroup::Cgroup;
 use std::fs;
 use std::path::Path;
@@ -305,11 +306,11 @@ fn network(scratch_netns: Option<std::os::fd::BorrowedFd<'_>>) -> Vec<Check> {
         Ok(()) => checks.push(check(name, Grade::Good, "works", None)),
         Err(why) => checks.push(check(name, Grade::Missing, why, Some(remedy))),
     };
-    one("bridge", probe.bridge.map_err(|e| chain(&e)), "modprobe bridge; or use `--network host` or `none`");
-    one("veth", probe.veth.map_err(|e| chain(&e)), "modprobe veth; or use `--network host` or `none`");
+    one("bridge", probe.bridge.map_err(|e| one_line(&e)), "modprobe bridge; or use `--network host` or `none`");
+    one("veth", probe.veth.map_err(|e| one_line(&e)), "modprobe veth; or use `--network host` or `none`");
     one(
         "nftables",
-        probe.nftables.map_err(|e| chain(&e)),
+        probe.nftables.map_err(|e| one_line(&e)),
         "modprobe nf_tables nft_nat nft_masq; without it, no NAT and no `-p`",
     );
     match probe.forwarding {
@@ -317,7 +318,9 @@ fn network(scratch_netns: Option<std::os::fd::BorrowedFd<'_>>) -> Vec<Check> {
         Ok(false) => {
             checks.push(check("forwarding", Grade::Good, "off; the first bridged container turns it on", None));
         }
-        Err(error) => checks.push(check("forwarding", Grade::Limited, chain(&error), Some("mount /proc/sys writable"))),
+        Err(error) => {
+            checks.push(check("forwarding", Grade::Limited, one_line(&error), Some("mount /proc/sys writable")));
+        }
     }
     if let Ok(drops) = probe.foreign_drops {
         for drop in drops {
@@ -330,17 +333,6 @@ fn network(scratch_netns: Option<std::os::fd::BorrowedFd<'_>>) -> Vec<Check> {
         }
     }
     checks
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// Whether ids of the pool are promised to users already: subuid(5).
