@@ -22,6 +22,8 @@ pub enum Event<'a> {
     Stdout(&'a [u8]),
     /// Bytes of standard error.
     Stderr(&'a [u8]),
+    /// Something was done otherwise than asked; comes before the news of the start.
+    Warning(String),
     /// The program runs, with this pid on the machine.
     Started(i32),
     /// It could not be started: the exit status (125, 126, 127) and why, in lines of `what` and `because`.
@@ -86,6 +88,9 @@ impl Connection {
                 Some(Kind::Started) => {
                     let pid = self.buffer.get(1..5).and_then(|b| b.try_into().ok()).map_or(0, i32::from_le_bytes);
                     return Ok(Some(Event::Started(pid)));
+                }
+                Some(Kind::Warning) => {
+                    return Ok(Some(Event::Warning(String::from_utf8_lossy(&self.buffer[payload]).into_owned())));
                 }
                 Some(Kind::Failed) => {
                     let text = String::from_utf8_lossy(self.buffer.get(2..=length).unwrap_or_default()).into_owned();

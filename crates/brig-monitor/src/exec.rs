@@ -31,16 +31,7 @@ pub(crate) fn run(directory: &Path, first: Client) -> i32 {
         }
         Err(error) => Err(error),
     };
-    let exit = |code, started_at, error| Exit {
-        format: crate::state::FORMAT,
-        code,
-        oom_killed: false,
-        started_at,
-        finished_at: now_ns(),
-        error,
-        stopped: false,
-        restarts: 0,
-    };
+    let exit = |code, started_at, error| Exit { code, started_at, finished_at: now_ns(), error, ..Exit::unknown() };
     let (record, status) = match &began {
         Ok((code, started_at)) => (exit(*code, *started_at, None), *code),
         Err(error) => (exit(Some(error.kind as i32), 0, Some(crate::chain::one_line(error))), Some(error.kind as i32)),
@@ -125,9 +116,11 @@ fn start(plan: &ExecPlan, server: &mut Server) -> Result<Served, Error> {
             started_at: now_ns(),
             restarts: 0,
             cgroup: state.cgroup,
+            boot: state.boot,
         };
         let _ = records::write_json(&plan.exec_dir.join(STATE_FILE), &record, false);
     }
+    server.warn(&running.warnings);
     for client in &mut server.clients {
         client.push(Kind::Started, &pid.to_le_bytes());
     }

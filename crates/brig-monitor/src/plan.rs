@@ -147,9 +147,9 @@ pub struct Log {
 pub enum Restart {
     /// Never.
     No,
-    /// Whenever it ends, also after a reboot.
-    Always,
     /// Whenever it ends, unless a person stopped it.
+    Always,
+    /// The same; see the engine's policy.
     UnlessStopped,
     /// When it ends with a status other than 0, at most this many times (0: without bound).
     OnFailure(u32),

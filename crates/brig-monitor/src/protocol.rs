@@ -12,7 +12,8 @@
 //!   Resize {rows u16, columns u16, little endian} ->
 //!   Signal {number: 1 byte}   ------->            sent to the container's first process
 //!   Stopping                  ------->            a person stops it: no restart
-//!                             <-------   Started {pid: i32 LE}   to the one who spawned the monitor
+//!                             <-------   Warning {text}          to the one who spawned the monitor, before Started
+//!                             <-------   Started {pid: i32 LE}   likewise
 //!                             <-------   Failed {status: 1 byte, text}   likewise: 125, 126 or 127
 //!                             <-------   Exited {status: 1 byte (255: see flags), flags: 1 byte}   always the last
 //! ```
@@ -61,13 +62,18 @@ pub enum Kind {
     Failed = 9,
     /// The container has ended.
     Exited = 10,
+    /// Something was done otherwise than asked: a limit that had to be lowered.
+    Warning = 11,
 }
 
 impl Kind {
     /// Reads the first byte of a packet.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        use Kind::{Exited, Failed, Hello, Resize, Signal, Started, Stderr, Stdin, StdinEnd, Stdout, Stopping};
-        let kinds = [Stdin, Stdout, Stderr, Hello, StdinEnd, Resize, Signal, Stopping, Started, Failed, Exited];
+        use Kind::{
+            Exited, Failed, Hello, Resize, Signal, Started, Stderr, Stdin, StdinEnd, Stdout, Stopping, Warning,
+        };
+        let kinds =
+            [Stdin, Stdout, Stderr, Hello, StdinEnd, Resize, Signal, Stopping, Started, Failed, Exited, Warning];
         kinds.get(usize::from(byte)).copied()
     }
 }
@@ -78,9 +84,9 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_back() {
-        for byte in 0..=10 {
+        for byte in 0..=11 {
             assert_eq!(Kind::from_byte(byte).map(|k| k as u8), Some(byte));
         }
-        assert_eq!(Kind::from_byte(11), None);
+        assert_eq!(Kind::from_byte(12), None);
     }
 }

@@ -58,7 +58,7 @@ pub(crate) fn run(directory: &Path, mut first: Client) -> i32 {
         }
     };
     let mut server = Server::new(Some(listener), vec![first], log);
-    let status = live(plan, &mut server);
+    let status = live(plan, &mut server, None, 0);
     drop(lock);
     status
 }
@@ -118,42 +118,38 @@ pub(crate) fn listen(run_dir: &Path) -> Result<OwnedFd, Error> {
     Ok(socket)
 }
 
-/// Starts and serves until the container stays down. Returns the monitor's exit status.
-fn live(mut plan: Plan, server: &mut Server) -> i32 {
-    let mut restarts = 0;
+/// Starts, unless it was `adopted`, and serves until the container stays down. Returns the monitor's exit status.
+fn live(mut plan: Plan, server: &mut Server, mut adopted: Option<Container>, mut restarts: u32) -> i32 {
+    let mut started_at = Exit::read(&plan.container_dir).map_or(0, |exit| exit.started_at);
     let mut pause = PAUSE_MIN;
     loop {
         server.lingering.clear();
         let began = Instant::now();
-        let container = match start(&plan, server, restarts) {
+        let container = match adopted.take().map_or_else(|| start(&plan, server, restarts), Ok) {
             Ok(container) => container,
             Err(error) => {
-                let text = one_line(&error);
+                let ended = ended_at(Some(error.kind as i32), started_at);
+                let exit = Exit { error: Some(one_line(&error)), restarts, ..ended };
                 // The first start's failure is the starter's to tell; a restart's goes to the record alone.
-                if restarts == 0 {
-                    for client in &mut server.clients {
-                        client.tell_failure(&error);
-                    }
-                }
-                let exit = Exit { error: Some(text), restarts, ..ended_at(Some(error.kind as i32), 0) };
-                return finish(&plan, server, &exit);
+                return finish(&plan, server, exit, (restarts == 0).then_some(&error));
             }
         };
+        started_at = container.started_at;
         plan.forget_configuration();
         let exit = Exit { restarts, ..serve_to_end(&plan, server, container) };
         if server.stopped || !wants_restart(plan.restart, &exit, restarts) {
-            return finish(&plan, server, &exit);
+            return finish(&plan, server, exit, None);
         }
         release(&plan);
         let _ = records::write_json(&plan.container_dir.join(EXIT_FILE), &exit, false);
         pause = if began.elapsed() > STEADY { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
         server.idle(pause);
         if server.stopped {
-            return finish(&plan, server, &exit);
+            return finish(&plan, server, exit, None);
         }
         plan = match read_plan(&plan.container_dir) {
             Ok(plan) => plan,
-            Err(error) => return finish(&plan, server, &Exit { error: Some(one_line(&error)), ..exit }),
+            Err(error) => return finish(&plan, server, Exit { error: Some(one_line(&error)), ..exit }, None),
         };
         restarts += 1;
     }
@@ -182,16 +178,7 @@ fn serve_to_end(plan: &Plan, server: &mut Server, mut container: Container) -> E
 }
 
 fn ended_at(code: Option<i32>, started_at: u64) -> Exit {
-    Exit {
-        format: crate::state::FORMAT,
-        code,
-        oom_killed: false,
-        started_at,
-        finished_at: now_ns(),
-        error: None,
-        stopped: false,
-        restarts: 0,
-    }
+    Exit { code, started_at, finished_at: now_ns(), ..Exit::unknown() }
 }
 
 /// Gives back what only a running container needs; its record, its files and its address stay.
@@ -201,8 +188,11 @@ fn release(plan: &Plan) {
     }
 }
 
-/// Writes down how it ended, takes apart what is to go, and tells the clients last of all.
-fn finish(plan: &Plan, server: &mut Server, exit: &Exit) -> i32 {
+/// Writes down how it ended, takes apart what is to go, and tells the clients last of all: why it could not be started, and
+/// that it is over.
+fn finish(plan: &Plan, server: &mut Server, mut exit: Exit, failure: Option<&Error>) -> i32 {
+    // A stop may have been heard after the process had ended.
+    exit.stopped |= server.stopped;
     let flags = if exit.oom_killed { EXITED_OOM } else { 0 } | if exit.code.is_none() { EXITED_UNKNOWN } else { 0 };
     let status = exit.code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255);
     if plan.remove {
@@ -217,6 +207,11 @@ fn finish(plan: &Plan, server: &mut Server, exit: &Exit) -> i32 {
             let _ = std::fs::remove_file(plan.run_dir.join(name));
         }
     }
+    if let Some(error) = failure {
+        for client in &mut server.clients {
+            client.tell_failure(error);
+        }
+    }
     server.tell_all(Kind::Exited, &[status, flags]);
     let _ = std::fs::remove_file(plan.run_dir.join(SOCKET_FILE));
     0
@@ -226,10 +221,10 @@ fn finish(plan: &Plan, server: &mut Server, exit: &Exit) -> i32 {
 pub(crate) fn adopt(directory: &Path, mut first: Client) -> i32 {
     let adopted = read_plan(directory).and_then(|plan| {
         let prepared = prepare(&plan)?;
-        let state = State::read(&plan.run_dir).filter(State::is_running);
+        let state = State::read(&plan.run_dir);
         Ok((plan, prepared, state))
     });
-    let (mut plan, (lock, listener, log), state) = match adopted {
+    let (plan, (lock, listener, log), state) = match adopted {
         Ok(adopted) => adopted,
         Err(error) => {
             first.tell_failure(&error);
@@ -237,15 +232,17 @@ pub(crate) fn adopt(directory: &Path, mut first: Client) -> i32 {
         }
     };
     let mut server = Server::new(Some(listener), vec![first], log);
+    let started_at = state.as_ref().map_or(0, |state| state.started_at);
+    let living = state.filter(State::is_running);
     let Some((mut state, container)) =
-        state.and_then(|state| Some((state.clone(), take_over(&plan, &mut server, &state)?)))
+        living.and_then(|state| Some((state.clone(), take_over(&plan, &mut server, &state)?)))
     else {
         // It ended while nobody watched.
         let cgroup = plan.cgroup().and_then(|p| Cgroup::open(p).ok());
         if let Some(cgroup) = cgroup.filter(|c| !c.pids().is_empty()) {
             let _ = cgroup.kill_all();
         }
-        return finish(&plan, &mut server, &ended_at(None, 0));
+        return finish(&plan, &mut server, ended_at(None, started_at), None);
     };
     if let Some(log) = &mut server.log {
         log.note("brig: the monitor was lost and replaced; output may be missing here");
@@ -256,9 +253,7 @@ pub(crate) fn adopt(directory: &Path, mut first: Client) -> i32 {
     }
     let pid = state.init.map_or(0, |init| init.pid);
     server.tell_all(Kind::Started, &pid.to_le_bytes());
-    plan.forget_configuration();
-    let exit = serve_to_end(&plan, &mut server, container);
-    let status = finish(&plan, &mut server, &exit);
+    let status = live(plan, &mut server, Some(container), state.restarts);
     drop(lock);
     status
 }

@@ -135,6 +135,16 @@ impl Server {
         }
     }
 
+    /// Tells the clients what the one who started it should know.
+    pub fn warn(&mut self, warnings: &[String]) {
+        for warning in warnings {
+            let end = warning.len().min(PAYLOAD_MAX);
+            for client in &mut self.clients {
+                client.push(Kind::Warning, &warning.as_bytes()[..end]);
+            }
+        }
+    }
+
     /// Tells every client the same, and waits a bounded time until each has taken all that was meant for it.
     pub fn tell_all(&mut self, kind: Kind, payload: &[u8]) {
         // Whoever connected while the container ended is owed the same answer.

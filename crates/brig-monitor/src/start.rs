@@ -5,7 +5,7 @@ use crate::overlay::{self, Overlay, Upper};
 use crate::plan::{Plan, Rootfs};
 use crate::protocol::Kind;
 use crate::serve::{Served, Server};
-use crate::state::{ProcessId, STATE_FILE, State, now_ns};
+use crate::state::{EXIT_FILE, ProcessId, STATE_FILE, State, now_ns};
 use crate::{records, stdio};
 use brig_net::Attachment;
 use brig_runtime::cgroup::Cgroup;
@@ -78,6 +78,7 @@ fn start_in(plan: &Plan, server: &mut Server, restarts: u32, cgroup: &Cgroup) ->
         started_at: 0,
         restarts,
         cgroup: cgroup.path().display().to_string(),
+        boot: crate::state::boot_id().map(str::to_owned),
     };
     let running = created.start()?;
     state.started_at = now_ns();
@@ -86,16 +87,29 @@ fn start_in(plan: &Plan, server: &mut Server, restarts: u32, cgroup: &Cgroup) ->
         let _ = brig_sys::signals::send_to(running.child.pidfd.as_fd(), 9);
         return Err(Error::setup(format!("write {}", file.display()), error));
     }
+    forget_end(plan, restarts == 0);
     if let Some(log) = &mut server.log {
         for warning in &running.warnings {
             log.note(&format!("brig: {warning}"));
         }
+    }
+    if restarts == 0 {
+        server.warn(&running.warnings);
     }
     for client in &mut server.clients {
         client.push(Kind::Started, &pid.to_le_bytes());
     }
     let process = Served { pidfd: running.child.pidfd, is_child: true };
     Ok(Container { process, cgroup: cgroup.clone(), attachment, started_at: state.started_at })
+}
+
+/// Removes the record of an earlier end: without one, a container that the machine leaves behind can be told from one that
+/// ended. It is gone for good before the starter hears of the start; a restart's own record was not flushed either.
+fn forget_end(plan: &Plan, first: bool) {
+    let removed = std::fs::remove_file(plan.container_dir.join(EXIT_FILE));
+    if removed.is_ok() && first && plan.durable {
+        let _ = std::fs::File::open(&plan.container_dir).and_then(|directory| directory.sync_all());
+    }
 }
 
 /// Where brig-net records settings of the machine that it changed: once for the engine, beside its containers.

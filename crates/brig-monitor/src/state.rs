@@ -5,12 +5,15 @@
 //! <root>/containers/<id>/exit   how the last run ended; survives everything
 //! ```
 //!
-//! A state file alone proves nothing: a process counts as alive only while its pid still has the recorded start time.
+//! A state file alone proves nothing: a process counts as alive only while its pid still has the recorded start time, in the
+//! boot in which that was recorded. The exit record is about the last run: a new one removes it, so that a container with a
+//! plan, without an exit record and without a process is one that the machine or the monitor left behind.
 
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// The format number of both records.
 pub const FORMAT: u32 = 1;
@@ -64,6 +67,9 @@ pub struct State {
     pub restarts: u32,
     /// The cgroup path below every hierarchy.
     pub cgroup: String,
+    /// The boot in which this was written, see [`boot_id`]: start times of another one mean nothing.
+    #[serde(default)]
+    pub boot: Option<String>,
 }
 
 /// How a container's last run ended.
@@ -75,9 +81,9 @@ pub struct Exit {
     pub code: Option<i32>,
     /// Whether the OOM killer ended a process of it.
     pub oom_killed: bool,
-    /// When it was started, in nanoseconds since 1970; 0 when it never was.
+    /// When it was last started, in nanoseconds since 1970; 0 when it never was, or nobody knows.
     pub started_at: u64,
-    /// When it ended, in nanoseconds since 1970.
+    /// When it ended, in nanoseconds since 1970; 0 when nobody knows.
     pub finished_at: u64,
     /// Why it could not be started.
     pub error: Option<String>,
@@ -97,7 +103,10 @@ impl State {
     /// Reads the state of a container; none when nothing was started since boot or the record is unreadable.
     pub fn read(run_dir: &Path) -> Option<Self> {
         let bytes = fs::read(run_dir.join(STATE_FILE)).ok()?;
-        serde_json::from_slice(&bytes).ok()
+        let state: Self = serde_json::from_slice(&bytes).ok()?;
+        // A run directory may lie on a disk, and survive.
+        let same_boot = state.boot.as_deref().is_none_or(|boot| boot_id().is_none_or(|now| now == boot));
+        same_boot.then_some(state)
     }
 
     /// Says whether the container's first process lives.
@@ -107,11 +116,37 @@ impl State {
 }
 
 impl Exit {
+    /// An end of which nothing is known.
+    pub fn unknown() -> Self {
+        Self {
+            format: FORMAT,
+            code: None,
+            oom_killed: false,
+            started_at: 0,
+            finished_at: 0,
+            error: None,
+            stopped: false,
+            restarts: 0,
+        }
+    }
+
+    /// Says whether the container's program has never run: the very first start failed.
+    pub fn is_of_first_start(&self) -> bool {
+        self.error.is_some() && self.started_at == 0 && self.restarts == 0
+    }
+
     /// Reads the exit record; none when there has been no run or it goes on.
     pub fn read(container_dir: &Path) -> Option<Self> {
         let bytes = fs::read(container_dir.join(EXIT_FILE)).ok()?;
         serde_json::from_slice(&bytes).ok()
     }
+}
+
+/// The present boot: random/boot_id, random(4). None where /proc has no such file.
+pub fn boot_id() -> Option<&'static str> {
+    static BOOT: OnceLock<Option<String>> = OnceLock::new();
+    let read = || Some(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim_end().to_owned());
+    BOOT.get_or_init(read).as_deref()
 }
 
 /// The present time in nanoseconds since 1970.

@@ -24,6 +24,7 @@ mod save;
 mod start;
 mod stats;
 mod stop;
+mod system;
 mod tag;
 mod top;
 mod update;
@@ -169,7 +170,7 @@ pub const GROUPS: &[(&str, &str, &[Entry])] = &[
     ),
     ("volume", "Commands on volumes", &[volume::CREATE, volume::LIST, volume::INSPECT, volume::REMOVE, volume::PRUNE]),
     ("network", "Commands on networks", &[prune::NETWORKS]),
-    ("system", "Commands on all of it", &[info::ENTRY, info::DOCTOR, prune::ENTRY]),
+    ("system", "Commands on all of it", &[info::ENTRY, info::DOCTOR, prune::ENTRY, system::START, system::UNIT]),
 ];
 
 /// Finds a command by its words; also returns how many words it took, and its name.

@@ -31,6 +31,13 @@ pub fn warn(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "warning: {text}");
 }
 
+/// Writes warnings of the one who started a container; they may quote what a user or an image named.
+pub fn warnings(list: &[String]) {
+    for text in list {
+        warn(&clean(text));
+    }
+}
+
 /// The three lines.
 pub fn text(error: &Error) -> String {
     use std::fmt::Write as _;

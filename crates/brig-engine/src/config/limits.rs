@@ -123,9 +123,9 @@ pub enum RestartPolicy {
     /// Never.
     #[default]
     No,
-    /// Whenever it ends, also after a reboot.
-    Always,
     /// Whenever it ends, unless a person stopped it.
+    Always,
+    /// The same: what sets the two apart in Docker is a stopped container after a reboot, and here that one stays down.
     UnlessStopped,
     /// When it ends with a status other than 0, at most this many times (0: without bound).
     OnFailure(u32),

@@ -3,7 +3,8 @@
 //! It is a child of its own short-lived monitor, with a socket and an exit record of its own below the container's run
 //! directory; the container's monitor knows nothing of it.
 
-use super::{start, status};
+use super::start::{self, Started};
+use super::status;
 use crate::config::Config;
 use crate::config::merge::merge_env;
 use crate::error::{Error, Result};
@@ -50,6 +51,8 @@ pub struct Execution {
     pub pid: i32,
     /// Output that came before the news of the start: (whether it is standard error, bytes).
     pub early: Vec<(bool, Vec<u8>)>,
+    /// What was done otherwise than asked, a line each.
+    pub warnings: Vec<String>,
 }
 
 /// Starts a process in a running container. `flags` are those of a monitor client's `Hello`.
@@ -89,7 +92,7 @@ pub fn exec(config: &Config, record: &Record, wish: &ExecConfig, flags: u8) -> R
         start::await_start(connection, &what)
     });
     match started {
-        Ok(started) => Ok(Execution { id, connection: started.connection, pid: started.pid, early: started.early }),
+        Ok(Started { connection, pid, early, warnings }) => Ok(Execution { id, connection, pid, early, warnings }),
         Err(error) => {
             let _ = disk::remove_tree(&exec_dir);
             Err(error)

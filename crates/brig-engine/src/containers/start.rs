@@ -26,6 +26,8 @@ pub struct Started {
     pub pid: i32,
     /// Output that came before the news of the start: (whether it is standard error, bytes).
     pub early: Vec<(bool, Vec<u8>)>,
+    /// What was done otherwise than asked, a line each.
+    pub warnings: Vec<String>,
 }
 
 /// Starts a container that does not run. `flags` are those of a monitor client's `Hello`.
@@ -88,10 +90,11 @@ fn wrap(what: String, error: Error) -> Error {
 
 /// Listens until the program runs or cannot.
 pub(super) fn await_start(mut connection: Connection, what: &impl Fn() -> String) -> Result<Started> {
-    let mut early = Vec::new();
+    let (mut early, mut warnings) = (Vec::new(), Vec::new());
     loop {
         match connection.receive().map_err(|error| Error::io(what(), error))? {
-            Some(Event::Started(pid)) => return Ok(Started { connection, pid, early }),
+            Some(Event::Started(pid)) => return Ok(Started { connection, pid, early, warnings }),
+            Some(Event::Warning(text)) => warnings.push(text),
             Some(Event::Failed(status, text)) => return Err(super::start_error(what(), status, &text)),
             Some(Event::Stdout(bytes)) => early.push((false, bytes.to_vec())),
             Some(Event::Stderr(bytes)) => early.push((true, bytes.to_vec())),

@@ -4,13 +4,13 @@
 //!   first process lives            running, or paused when its cgroup is frozen
 //!   monitor lives, process not     restarting (its policy waits), or starting
 //!   neither, exit record           exited with that status
-//!   neither, it ran but no record  exited, and nobody knows how: the machine or the monitor was lost
+//!   neither, it ran but no record  exited, and nobody knows how: the machine or the monitor was lost, or it rebooted
 //!   none of these                  created
 //! ```
 
 use crate::config::Config;
 use crate::record::Record;
-use brig_monitor::state::{Exit, State};
+use brig_monitor::state::{Exit, STATE_FILE, State};
 use brig_runtime::cgroup::Cgroup;
 use std::path::Path;
 
@@ -61,6 +61,8 @@ pub struct Status {
     pub finished_ns: u64,
     /// Why the last start failed.
     pub error: Option<String>,
+    /// Whether a person ended the last run.
+    pub stopped: bool,
     /// How often the restart policy has started it again.
     pub restarts: u32,
 }
@@ -77,6 +79,14 @@ impl Status {
     }
 }
 
+/// Says whether a container without a state of this boot was started in an earlier one: its run directory is gone, or holds
+/// the state of that boot. With an empty run directory, a plan is that of a start that did not get as far as a monitor.
+fn was_lost(config: &Config, record: &Record, dir: &Path) -> bool {
+    let run_dir = record.run_dir(config);
+    let state = run_dir.join(STATE_FILE);
+    State::read(&run_dir).is_none() && dir.join("plan").exists() && (!run_dir.exists() || state.exists())
+}
+
 /// Asks what state a container is in.
 pub fn of(config: &Config, record: &Record) -> Status {
     let dir = record.dir(config);
@@ -89,6 +99,7 @@ pub fn of(config: &Config, record: &Record) -> Status {
         started_ns: 0,
         finished_ns: 0,
         error: None,
+        stopped: false,
         restarts: 0,
     };
     let state = State::read(&record.run_dir(config));
@@ -107,17 +118,15 @@ pub fn of(config: &Config, record: &Record) -> Status {
     }
     let exit = Exit::read(&dir);
     if let Some(exit) = &exit {
-        status.phase = if exit.started_at == 0 { Phase::Created } else { Phase::Exited };
+        status.phase = if exit.is_of_first_start() { Phase::Created } else { Phase::Exited };
         status.exit_code = exit.code;
         status.oom_killed = exit.oom_killed;
         status.restarts = exit.restarts;
         status.started_ns = exit.started_at;
         status.finished_ns = exit.finished_at;
         status.error.clone_from(&exit.error);
-    } else if state.as_ref().is_some_and(|s| s.started_at != 0)
-        || state.is_none() && dir.join("plan").exists() && !record.run_dir(config).exists()
-    {
-        // With its run directory, a plan without a state is that of a start that did not get as far as a monitor.
+        status.stopped = exit.stopped;
+    } else if state.is_some_and(|s| s.started_at != 0) || was_lost(config, record, &dir) {
         status.phase = Phase::Exited;
     }
     if status.monitor_pid != 0 && status.started_ns != 0 {

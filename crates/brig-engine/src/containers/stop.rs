@@ -1,8 +1,8 @@
 //! Stopping a container: ask by its stop signal, wait, then kill.
 
 use super::kill::{SIGKILL, SIGTERM, send, thaw};
-use super::status;
 use super::wait::wait;
+use super::{due, status};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::record::Record;
@@ -14,11 +14,12 @@ const TIMEOUT_S: i64 = 10;
 /// How long the kernel has to end a killed program.
 const KILL_WAIT: Duration = Duration::from_secs(30);
 
-/// Stops a container; one that does not run is left as it is. `timeout_s` negative: waits for ever.
+/// Stops a container; one that does not run stays down. `timeout_s` negative: waits for ever.
 pub fn stop(config: &Config, record: &Record, signal: Option<i32>, timeout_s: Option<i64>) -> Result<()> {
     let status = status::of(config, record);
     if !status.is_active() {
-        return Ok(());
+        // What a reboot ended would be started again by its policy.
+        return if due::is_due(config, record, &status) { due::keep_down(config, record) } else { Ok(()) };
     }
     // First of all the policy must know, or it starts the program again.
     if let Ok(connection) = super::connect(config, record, 0) {

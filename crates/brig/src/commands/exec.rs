@@ -4,7 +4,7 @@ use super::{Entry, flags, parser};
 use crate::Context;
 use crate::flags::values::{env_file, environment};
 use crate::output;
-use crate::report::Outcome;
+use crate::report::{self, Outcome};
 use crate::session::{self, End, Keys, Options, Signals};
 use crate::terminal;
 use brig_engine::Error;
@@ -89,12 +89,14 @@ fn execute(context: &Context, flags: &Flags) -> Outcome {
     };
     if flags.detach {
         let execution = containers::exec(&context.config, &record, &wish, 0)?;
+        report::warnings(&execution.warnings);
         output::line(&execution.id);
         return Ok(0);
     }
     let signals = Signals::collect(&options)?;
     let hello = HELLO_OUTPUT | if options.stdin { HELLO_STDIN } else { 0 };
     let execution = containers::exec(&context.config, &record, &wish, hello)?;
+    report::warnings(&execution.warnings);
     match session::hold(execution.connection, &signals, &options, &execution.early)? {
         End::Exited(exited) => exited.status.ok_or_else(|| {
             Error::internal(format!("how the command in container `{}` ended can no longer be known", record.name))

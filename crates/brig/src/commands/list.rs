@@ -137,7 +137,7 @@ fn row(context: &Context, record: &Record, status: &Status, flags: &Flags) -> Ro
         ("Command", Value::from(format!("\"{}\"", command.escape_debug()))),
         ("CreatedAt", Value::from(rfc3339(record.created_ns))),
         ("RunningFor", Value::from(ago(record.created_ns))),
-        ("Status", Value::from(status_text(status))),
+        ("Status", Value::from(status_text(status, flags.no_trunc))),
         ("State", Value::from(status.phase.as_str())),
         ("Ports", Value::from(ports(record, status))),
         ("Names", Value::from(record.name.clone())),
@@ -151,8 +151,8 @@ fn row(context: &Context, record: &Record, status: &Status, flags: &Flags) -> Ro
     fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
 }
 
-/// A state in words, as Docker says it; what is not known is said to be so.
-pub(super) fn status_text(status: &Status) -> String {
+/// A state in words, as Docker says it; what is not known is said to be so, and why nothing runs.
+fn status_text(status: &Status, whole: bool) -> String {
     match status.phase {
         Phase::Created => "Created".into(),
         Phase::Running => format!("Up {}", span(since(status.started_ns))),
@@ -165,7 +165,11 @@ pub(super) fn status_text(status: &Status) -> String {
             let code = status.exit_code.map_or_else(|| "unknown".into(), |c| c.to_string());
             let when = if status.finished_ns == 0 { String::new() } else { format!(" {}", ago(status.finished_ns)) };
             let oom = if status.oom_killed { " (OOM killed)" } else { "" };
-            format!("Exited ({code}){when}{oom}")
+            let why = status
+                .error
+                .as_ref()
+                .map(|text| format!(": {}", if whole { text.clone() } else { ellipsis(text, 60) }));
+            format!("Exited ({code}){when}{oom}{}", why.unwrap_or_default())
         }
     }
 }
@@ -224,11 +228,15 @@ mod tests {
             started_ns: 1,
             finished_ns: brig_monitor::state::now_ns() - 65_000_000_000,
             error: None,
+            stopped: false,
             restarts: 0,
         };
-        assert_eq!(status_text(&base), "Exited (3) About a minute ago");
-        assert_eq!(status_text(&Status { exit_code: None, finished_ns: 0, ..base.clone() }), "Exited (unknown)");
-        assert!(status_text(&Status { oom_killed: true, ..base.clone() }).ends_with("(OOM killed)"));
-        assert_eq!(status_text(&Status { phase: Phase::Created, ..base }), "Created");
+        assert_eq!(status_text(&base, false), "Exited (3) About a minute ago");
+        let failed = Status { error: Some("no such file: ".repeat(10)), ..base.clone() };
+        assert!(status_text(&failed, false).ends_with(": no …"), "{}", status_text(&failed, false));
+        assert!(status_text(&failed, true).ends_with("no such file: "));
+        assert_eq!(status_text(&Status { exit_code: None, finished_ns: 0, ..base.clone() }, false), "Exited (unknown)");
+        assert!(status_text(&Status { oom_killed: true, ..base.clone() }, false).ends_with("(OOM killed)"));
+        assert_eq!(status_text(&Status { phase: Phase::Created, ..base }, false), "Created");
     }
 }

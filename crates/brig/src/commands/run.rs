@@ -78,6 +78,7 @@ fn execute(context: &Context, flags: &Flags) -> Outcome {
             return Err(error);
         }
     };
+    report::warnings(&started.warnings);
     write_cidfile(&flags.container, &created.record)?;
     let Some(signals) = signals else {
         output::line(created.record.id.as_str());

@@ -2,7 +2,7 @@
 
 use super::{Entry, each_container, flags, parser};
 use crate::Context;
-use crate::report::Outcome;
+use crate::report::{self, Outcome};
 use crate::session::{self, Keys, Options, Signals};
 use brig_engine::containers;
 use brig_engine::{Error, Kind, Result};
@@ -39,7 +39,8 @@ fn execute(context: &Context, flags: &Flags) -> Outcome {
     if !flags.attach && !flags.interactive {
         return each_container(context, &flags.containers, |record| {
             let mut record = record.clone();
-            already(containers::start(&context.config, &mut record, 0).map(drop), context, &record)
+            let started = containers::start(&context.config, &mut record, 0);
+            already(started.map(|started| report::warnings(&started.warnings)), context, &record)
         });
     }
     let [name] = flags.containers.as_slice() else {
@@ -55,6 +56,7 @@ fn execute(context: &Context, flags: &Flags) -> Outcome {
     let signals = Signals::collect(&options)?;
     let hello = HELLO_OUTPUT | if options.stdin { HELLO_STDIN } else { 0 };
     let started = containers::start(&context.config, &mut record, hello)?;
+    report::warnings(&started.warnings);
     let end = session::hold(started.connection, &signals, &options, &started.early)?;
     super::run::finish(end, &record.name)
 }

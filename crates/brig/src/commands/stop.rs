@@ -2,7 +2,7 @@
 
 use super::{Entry, each_container, flags, parser};
 use crate::Context;
-use crate::report::Outcome;
+use crate::report::{self, Outcome};
 use brig_engine::containers;
 use clap::Args;
 
@@ -42,6 +42,6 @@ fn restart(context: &Context, flags: &Flags) -> Outcome {
     each_container(context, &flags.containers, |record| {
         containers::stop(&context.config, record, signal, flags.time)?;
         let mut record = record.clone();
-        containers::start(&context.config, &mut record, 0).map(drop)
+        containers::start(&context.config, &mut record, 0).map(|started| report::warnings(&started.warnings))
     })
 }
