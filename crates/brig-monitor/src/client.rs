@@ -13,7 +13,11 @@ use std::path::Path;
 pub struct Connection {
     socket: OwnedFd,
     buffer: Vec<u8>,
+    warnings: Vec<String>,
 }
+
+/// More warnings than this are not kept.
+const WARNINGS_MAX: usize = 100;
 
 /// What a monitor says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +26,6 @@ pub enum Event<'a> {
     Stdout(&'a [u8]),
     /// Bytes of standard error.
     Stderr(&'a [u8]),
-    /// Something was done otherwise than asked; comes before the news of the start.
-    Warning(String),
     /// The program runs, with this pid on the machine.
     Started(i32),
     /// It could not be started: the exit status (125, 126, 127) and why, in lines of `what` and `because`.
@@ -44,7 +46,7 @@ pub struct Exited {
 impl Connection {
     /// Takes over a socket, such as one end of the pair that a monitor was spawned with.
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, buffer: vec![0; PAYLOAD_MAX + 1] }
+        Self { socket, buffer: vec![0; PAYLOAD_MAX + 1], warnings: Vec::new() }
     }
 
     /// Connects to the monitor that serves a run directory. Errors: `ENOENT` or `ECONNREFUSED` when none does.
@@ -72,6 +74,11 @@ impl Connection {
         self.send(Kind::Resize, &[r0, r1, c0, c1])
     }
 
+    /// Takes the warnings that came with the events up to now: what was done otherwise than asked, a line each.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
     /// Waits for the next event; none when the monitor is gone.
     pub fn receive(&mut self) -> io::Result<Option<Event<'_>>> {
         loop {
@@ -89,8 +96,8 @@ impl Connection {
                     let pid = self.buffer.get(1..5).and_then(|b| b.try_into().ok()).map_or(0, i32::from_le_bytes);
                     return Ok(Some(Event::Started(pid)));
                 }
-                Some(Kind::Warning) => {
-                    return Ok(Some(Event::Warning(String::from_utf8_lossy(&self.buffer[payload]).into_owned())));
+                Some(Kind::Warning) if self.warnings.len() < WARNINGS_MAX => {
+                    self.warnings.push(String::from_utf8_lossy(&self.buffer[payload]).into_owned());
                 }
                 Some(Kind::Failed) => {
                     let text = String::from_utf8_lossy(self.buffer.get(2..=length).unwrap_or_default()).into_owned();

@@ -172,7 +172,7 @@ impl Session<'_> {
             Some(Event::Stdout(bytes)) => self.output(false, bytes),
             Some(Event::Stderr(bytes)) => self.output(true, bytes),
             Some(Event::Exited(exited)) => return Ok(Some(End::Exited(exited))),
-            Some(Event::Started(_) | Event::Failed(..) | Event::Warning(_)) => {}
+            Some(Event::Started(_) | Event::Failed(..)) => {}
             None => return Ok(Some(End::Lost)),
         }
         Ok(None)

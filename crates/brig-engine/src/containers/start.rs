@@ -90,11 +90,13 @@ fn wrap(what: String, error: Error) -> Error {
 
 /// Listens until the program runs or cannot.
 pub(super) fn await_start(mut connection: Connection, what: &impl Fn() -> String) -> Result<Started> {
-    let (mut early, mut warnings) = (Vec::new(), Vec::new());
+    let mut early = Vec::new();
     loop {
         match connection.receive().map_err(|error| Error::io(what(), error))? {
-            Some(Event::Started(pid)) => return Ok(Started { connection, pid, early, warnings }),
-            Some(Event::Warning(text)) => warnings.push(text),
+            Some(Event::Started(pid)) => {
+                let warnings = connection.take_warnings();
+                return Ok(Started { connection, pid, early, warnings });
+            }
             Some(Event::Failed(status, text)) => return Err(super::start_error(what(), status, &text)),
             Some(Event::Stdout(bytes)) => early.push((false, bytes.to_vec())),
             Some(Event::Stderr(bytes)) => early.push((true, bytes.to_vec())),
