@@ -6,42 +6,70 @@
 //! hybrid     as v1, and /sys/fs/cgroup/unified/brig/<id>  for the controllers that v2 has
 //! ```
 //!
-//! A [`Cgroup`] is a path below every hierarchy. Nothing of it is kept in memory: whoever has the path, after a crash of
-//! everything else too, can count, freeze, kill and remove.
+//! A [`Cgroup`] is a path below every hierarchy. Nothing of it is kept in memory: whoever has the path (or its [`Record`]),
+//! after a crash of everything else too, can count, freeze, kill and remove.
 
+mod check;
+mod create;
 mod devices;
+mod file;
 mod layout;
+mod metrics;
+mod oom;
+mod place;
 mod stats;
 mod v1;
 mod v2;
 
+pub use create::Made;
+use create::{number_of_pids, plain_name, set_rdma, shares_in_range};
 pub use devices::DEFAULT_RULES as DEFAULT_DEVICE_RULES;
 pub use layout::{Hierarchy, Layout};
+pub use metrics::{
+    BlockIo, BlockIoEntry, Cpu, CpuUsage, Cpuset, HugePages, Memory, MemoryEntry, Metrics, NetworkInterface, Pids,
+    Pressure, PressureShare, Rdma, RdmaDevice, Throttling,
+};
+pub use oom::{OomEvent, OomWatch};
+pub use place::{Driver, Record, SubCgroups};
 pub use stats::{DeviceIo, Stats};
 
 use crate::error::{Context, Error};
-use brig_spec::runtime::LinuxResources;
+use place::Place;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::fs;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long processes may take to leave a cgroup that is being removed.
 const REMOVE_TRIES: u32 = 500;
 const REMOVE_PAUSE: Duration = Duration::from_millis(2);
 
+/// How often a process is offered to a cgroup while it is only just being born.
+const MOVE_TRIES: u32 = 5;
+const MOVE_PAUSE: Duration = Duration::from_millis(30);
+
 /// One container's cgroup, in every hierarchy.
 #[derive(Debug, Clone)]
 pub struct Cgroup {
-    layout: Layout,
-    path: PathBuf,
+    layout: Arc<Layout>,
+    place: Place,
+    rootless: bool,
+    chosen: bool,
+    exclusive: bool,
+    owner: Option<u32>,
 }
 
 impl Cgroup {
+    fn at(layout: Arc<Layout>, place: Place) -> Self {
+        Self { layout, place, rootless: false, chosen: false, exclusive: false, owner: None }
+    }
+
     /// Names the cgroup at `path` (absolute below each hierarchy, such as `/brig/<id>`); it need not exist.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let layout = Layout::detect().step(|| "find the cgroup hierarchies".into())?;
+        let layout = Layout::of_machine().step(|| "find the cgroup hierarchies".into())?;
         let relative = path.strip_prefix("/").unwrap_or(path);
         let plain = relative.components().all(|c| matches!(c, std::path::Component::Normal(_)));
         if !plain || relative.as_os_str().is_empty() {
@@ -50,7 +78,38 @@ impl Cgroup {
                 format!("`{}` is not a path below the root", path.display()),
             ));
         }
-        Ok(Self { layout, path: relative.to_owned() })
+        Ok(Self::at(layout, Place::Same(relative.to_owned())))
+    }
+
+    /// Names the cgroup of a container by its configuration's `linux.cgroupsPath`; without one the identifier is the path.
+    pub fn of_container(cgroups_path: Option<&Path>, id: &str, driver: &Driver) -> Result<Self, Error> {
+        let layout = Layout::of_machine().step(|| "find the cgroup hierarchies".into())?;
+        let chosen = cgroups_path.is_some_and(|path| !path.as_os_str().is_empty());
+        match driver {
+            Driver::Cgroupfs => {
+                let place = place::find(&layout, cgroups_path, id)?;
+                Ok(Self { chosen, ..Self::at(layout, place) })
+            }
+        }
+    }
+
+    /// Lets the cgroup be missing, whole or in some hierarchies, where this user may not make it and no limit asks for it.
+    #[must_use]
+    pub fn rootless(self, rootless: bool) -> Self {
+        Self { rootless, ..self }
+    }
+
+    /// Makes creation refuse a cgroup that is in use already, as [`Self::check_unused`] does but without looking at one
+    /// that is new.
+    #[must_use]
+    pub fn exclusive(self, exclusive: bool) -> Self {
+        Self { exclusive, ..self }
+    }
+
+    /// Gives the v2 cgroup to a user of the machine upon creation, who may then make cgroups below it: delegation, cgroups(7).
+    #[must_use]
+    pub fn owner(self, uid: Option<u32>) -> Self {
+        Self { owner: uid, ..self }
     }
 
     /// The layout of this machine.
@@ -58,67 +117,66 @@ impl Cgroup {
         &self.layout
     }
 
-    /// The path below every hierarchy, with a leading slash.
+    /// The path below the first hierarchy, and below every other unless `cgroupsPath` was relative, with a leading slash.
     pub fn path(&self) -> PathBuf {
-        Path::new("/").join(&self.path)
+        Path::new("/").join(self.place.below(0))
     }
 
-    /// The directories of this cgroup, one a hierarchy.
+    /// The directories of this cgroup, one a hierarchy, in the layout's order.
     pub fn directories(&self) -> impl Iterator<Item = PathBuf> + '_ {
-        self.layout.hierarchies.iter().map(|h| h.mount.join(&self.path))
+        (0..self.layout.hierarchies.len()).map(|index| self.directory(index))
     }
 
-    /// Makes the directories and writes the limits. On v2 this precedes the clone; see [`Self::birthplace`].
-    pub fn create(&self, resources: Option<&LinuxResources>) -> Result<(), Error> {
-        for hierarchy in &self.layout.hierarchies {
-            let result = if hierarchy.unified {
-                v2::create(hierarchy, &self.path, !self.layout.is_pure_v2())
-            } else {
-                v1::create(hierarchy, &self.path)
-            };
-            result?;
-        }
-        let Some(resources) = resources else { return Ok(()) };
-        let mut resources = resources.clone();
-        if let Some(rules) = resources.devices().as_ref().filter(|rules| !rules.is_empty()) {
-            let rules = devices::with_defaults(rules);
-            resources.set_devices(Some(rules));
-        }
-        self.update(&resources)
+    fn directory(&self, index: usize) -> PathBuf {
+        self.layout.hierarchies[index].mount.join(self.place.below(index))
+    }
+
+    /// Says whether a container's process can be born in the cgroup: on pure v2. Elsewhere it is moved by
+    /// [`Self::enclose`].
+    pub fn takes_births(&self) -> bool {
+        self.layout.is_pure_v2()
     }
 
     /// Opens the directory in which clone3(2) lets a child be born: on pure v2 only.
     pub fn birthplace(&self) -> Result<Option<OwnedFd>, Error> {
+        self.birthplace_in(&SubCgroups::default())
+    }
+
+    /// The same below a sub-cgroup. Errors: it does not exist.
+    pub fn birthplace_in(&self, sub: &SubCgroups) -> Result<Option<OwnedFd>, Error> {
         if !self.layout.is_pure_v2() {
             return Ok(None);
         }
-        let path = self.layout.hierarchies[0].mount.join(&self.path);
-        use rustix::fs::{Mode, OFlags};
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(&path, flags, Mode::empty()).map(Some).step(|| format!("open the cgroup {}", path.display()))
+        let path = sub.on_v2(&self.directory(0));
+        open_directory(&path).map(Some).step(|| format!("open the cgroup {}", path.display()))
+    }
+
+    /// The same where the process `pid` is now: a container's first process may have moved into a cgroup below, and made
+    /// the container's own one that takes no processes.
+    pub fn birthplace_of(&self, pid: i32) -> Result<Option<OwnedFd>, Error> {
+        if !self.layout.is_pure_v2() {
+            return Ok(None);
+        }
+        let step = || format!("find the cgroup of process {pid}");
+        let text = file::read(Path::new(&format!("/proc/{pid}/cgroup"))).step(step)?;
+        let Some((_, path)) = layout::memberships(&text).find(|(names, _)| names.is_empty()) else {
+            return Ok(None);
+        };
+        let directory = self.layout.hierarchies[0].mount.join(path.trim_start_matches('/'));
+        open_directory(&directory).map(Some).step(|| format!("open the cgroup {}", directory.display()))
     }
 
     /// Moves a process here, in every hierarchy.
     pub fn add(&self, pid: i32) -> Result<(), Error> {
-        for directory in self.directories() {
-            write(&directory.join("cgroup.procs"), &pid.to_string())?;
-        }
-        Ok(())
+        self.add_to(pid, &SubCgroups::default())
     }
 
-    /// Writes the limits that `resources` names and leaves all others.
-    pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
-        for hierarchy in &self.layout.hierarchies {
-            let directory = hierarchy.mount.join(&self.path);
-            if hierarchy.unified {
-                if self.layout.is_pure_v2() {
-                    v2::update(&directory, resources)?;
-                }
-            } else {
-                v1::update(hierarchy, &directory, resources)?;
-            }
-        }
-        Ok(())
+    /// Says whether the cgroup may be missing in a hierarchy: in one that limits nothing, or where the user may not do more.
+    fn may_lack(&self, index: usize) -> bool {
+        let hierarchy = &self.layout.hierarchies[index];
+        self.rootless
+            || (!self.layout.is_pure_v2()
+                && (hierarchy.unified || hierarchy.controllers.iter().all(|c| c.starts_with("name="))))
     }
 
     /// Stops every process of the cgroup until [`Self::thaw`]; returns when they stand still.
@@ -142,12 +200,8 @@ impl Cgroup {
     /// Says whether the cgroup is frozen, or on its way there.
     pub fn is_frozen(&self) -> bool {
         match self.controller("freezer") {
-            Some((directory, false)) => {
-                fs::read_to_string(directory.join("freezer.state")).is_ok_and(|s| s.trim() != "THAWED")
-            }
-            Some((directory, true)) => {
-                fs::read_to_string(directory.join("cgroup.freeze")).is_ok_and(|s| s.trim() == "1")
-            }
+            Some((directory, false)) => v1::is_frozen(&directory),
+            Some((directory, true)) => v2::is_frozen(&directory),
             None => false,
         }
     }
@@ -155,6 +209,16 @@ impl Cgroup {
     /// Reads what the container has used.
     pub fn stats(&self) -> Stats {
         stats::read(self)
+    }
+
+    /// Reads everything that the kernel counts, in the form in which `events --stats` prints it.
+    pub fn metrics(&self) -> Metrics {
+        metrics::read(self)
+    }
+
+    /// Watches for the OOM killer. Errors: no hierarchy has the memory controller, or the cgroup does not exist.
+    pub fn watch_oom(&self) -> Result<OomWatch, Error> {
+        oom::watch(self)
     }
 
     /// Returns how many processes the OOM killer has ended here.
@@ -166,9 +230,15 @@ impl Cgroup {
 
     /// Returns the pids of all processes here and below.
     pub fn pids(&self) -> Vec<i32> {
-        let Some(first) = self.directories().next() else { return Vec::new() };
         let mut pids = Vec::new();
-        collect_pids(&first, &mut pids);
+        let main = self.layout.index("devices").into_iter();
+        for index in main.chain(0..self.layout.hierarchies.len()) {
+            let directory = self.directory(index);
+            if directory.exists() {
+                collect_pids(&directory, &mut pids);
+                break;
+            }
+        }
         pids
     }
 
@@ -176,7 +246,7 @@ impl Cgroup {
     pub fn kill_all(&self) -> Result<(), Error> {
         if let Some((directory, true)) = self.controller("freezer") {
             // cgroup.kill (Linux 5.14) takes all at once, frozen ones and those being born too.
-            if fs::write(directory.join("cgroup.kill"), "1").is_ok() {
+            if file::try_write(&directory.join("cgroup.kill"), "1").is_ok() {
                 return Ok(());
             }
         }
@@ -186,7 +256,7 @@ impl Cgroup {
                 break;
             }
             for pid in pids {
-                let _ = brig_sys::signals::send(pid, libc_sigkill());
+                let _ = brig_sys::signals::send(pid, rustix::process::Signal::KILL.as_raw());
             }
             // A process in a frozen v1 cgroup dies only when it is thawed.
             let _ = self.thaw();
@@ -197,59 +267,71 @@ impl Cgroup {
 
     /// Removes the directories, those below first. Processes that are dying get a bounded time; one that stays is an error.
     pub fn remove(&self) -> Result<(), Error> {
-        for directory in self.directories() {
-            remove_tree(&directory).step(|| format!("remove the cgroup {}", directory.display()))?;
+        for (index, directory) in self.directories().enumerate() {
+            match remove_tree(&directory) {
+                Ok(()) => {}
+                // What is read-only says so even of a directory that was never made.
+                Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) if self.may_lack(index) || !directory.exists() => {}
+                Err(errno) => return Err(errno).step(|| format!("remove the cgroup {}", directory.display())),
+            }
         }
         Ok(())
     }
 
     /// Returns the directory that holds `controller`, and whether it is a v2 one.
     pub(crate) fn controller(&self, controller: &str) -> Option<(PathBuf, bool)> {
-        let hierarchy = self.layout.hierarchy(controller)?;
-        Some((hierarchy.mount.join(&self.path), hierarchy.unified))
+        let index = self.layout.index(controller)?;
+        Some((self.directory(index), self.layout.hierarchies[index].unified))
     }
 }
 
-fn libc_sigkill() -> i32 {
-    rustix::process::Signal::KILL.as_raw()
+fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Writes a pid into `cgroup.procs`. A process that is only just being born is refused with EINVAL for a moment.
+fn move_process(directory: &Path, pid: i32) -> rustix::io::Result<()> {
+    let (file, pid) = (directory.join("cgroup.procs"), pid.to_string());
+    for _ in 1..MOVE_TRIES {
+        match file::try_write(&file, &pid) {
+            Err(Errno::INVAL) => std::thread::sleep(MOVE_PAUSE),
+            other => return other,
+        }
+    }
+    file::try_write(&file, &pid)
 }
 
 fn collect_pids(directory: &Path, pids: &mut Vec<i32>) {
-    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    let text = file::read_if_there(&directory.join("cgroup.procs")).unwrap_or_default();
     pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|t| t.is_dir()) {
-            collect_pids(&entry.path(), pids);
-        }
+    for child in directories_in(directory) {
+        collect_pids(&child, pids);
     }
 }
 
-fn remove_tree(directory: &Path) -> io::Result<()> {
+fn directories_in(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir())).map(|entry| entry.path())
+}
+
+fn remove_tree(directory: &Path) -> rustix::io::Result<()> {
     let mut tries = 0;
     loop {
-        match fs::remove_dir(directory) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) if error.raw_os_error() == Some(16) && tries < REMOVE_TRIES => {
-                for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-                    if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                        remove_tree(&entry.path())?;
-                    }
+        match rustix::fs::rmdir(directory) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::BUSY) if tries < REMOVE_TRIES => {
+                for child in directories_in(directory) {
+                    remove_tree(&child)?;
                 }
                 tries += 1;
                 if tries > 1 {
                     std::thread::sleep(REMOVE_PAUSE);
                 }
             }
-            Err(error) => return Err(error),
+            Err(errno) => return Err(errno),
         }
     }
 }
 
-/// Writes one control file.
-fn write(path: &Path, value: &str) -> Result<(), Error> {
-    use rustix::fs::{Mode, OFlags};
-    let step = || format!("write `{value}` to {}", path.display());
-    let fd = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).step(step)?;
-    rustix::io::write(&fd, value.as_bytes()).step(step).map(drop)
-}
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ mod listener;
 mod mounts;
 mod program;
 mod protocol;
+pub mod rdt;
 pub mod reaper;
 mod rootfs;
 pub mod seccomp;

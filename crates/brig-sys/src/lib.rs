@@ -5,6 +5,7 @@
 
 pub mod bpf;
 pub mod clone;
+pub mod device_programs;
 pub mod exec;
 pub mod fds;
 pub mod interface;

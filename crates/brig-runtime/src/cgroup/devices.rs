@@ -1,9 +1,25 @@
-//! Device rules: lines for v1, a program of extended BPF for v2 (`BPF_PROG_TYPE_CGROUP_DEVICE`, bpf-helpers(7)).
+//! Which device nodes a container may make, read and write.
+//!
+//! ```text
+//! rules of the configuration, then what every container may do
+//!    | v1: a table (devices/table.rs), written as the difference to the one in force
+//!    | v2: a program of extended BPF (devices/program.rs), which takes the place of the one in force at once
+//! ```
+//!
+//! In both the last rule that speaks about an access decides it, and what no rule speaks about is refused.
 
+mod program;
+mod table;
+
+use super::file::{self, Writer};
 use crate::error::{Context, Error};
 use brig_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
-use brig_sys::bpf::{self, Instruction};
+use brig_sys::device_programs as programs;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::os::fd::AsFd;
 use std::path::Path;
+use table::{Change, Table};
 
 /// What every container may do: make any node, and use these. (kind, major, minor, access)
 pub const DEFAULT_RULES: [(LinuxDeviceType, Option<i64>, Option<i64>, &str); 10] = [
@@ -19,191 +35,151 @@ pub const DEFAULT_RULES: [(LinuxDeviceType, Option<i64>, Option<i64>, &str); 10]
     (LinuxDeviceType::C, Some(136), None, "rwm"),
 ];
 
-/// Adds to the rules what every container may do, as every runtime does: make nodes, and use the devices of the default
-/// /dev. Without a rule there is nothing to add to.
-pub(super) fn with_defaults(rules: &[LinuxDeviceCgroup]) -> Vec<LinuxDeviceCgroup> {
-    let mut all = rules.to_vec();
+/// By this name our programs are told from those of others at the same cgroup.
+const PROGRAM_NAME: &std::ffi::CStr = c"brig_devices";
+
+/// Making a node, one of the three kinds of access; the numbers are those of struct `bpf_cgroup_dev_ctx`.
+const MKNOD: u8 = 1;
+const READ: u8 = 2;
+const WRITE: u8 = 4;
+const EVERYTHING: u8 = MKNOD | READ | WRITE;
+
+/// One rule, understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rule {
+    allow: bool,
+    /// Block or character devices; none is both.
+    block: Option<bool>,
+    major: Option<u32>,
+    minor: Option<u32>,
+    access: u8,
+}
+
+impl Rule {
+    fn parse(rule: &LinuxDeviceCgroup) -> Result<Self, Error> {
+        let wrong = |why: String| Error::invalid("read the device rules", why);
+        let block = match rule.typ() {
+            None | Some(LinuxDeviceType::A) => None,
+            Some(LinuxDeviceType::B) => Some(true),
+            Some(LinuxDeviceType::C | LinuxDeviceType::U) => Some(false),
+            Some(LinuxDeviceType::P) => return Err(wrong("a FIFO is not a device".into())),
+        };
+        let number = |n: Option<i64>| match n {
+            None | Some(..0) => Ok(None),
+            Some(n) => u32::try_from(n).map(Some).map_err(|_| wrong(format!("{n} is not a device number"))),
+        };
+        let mut access = 0;
+        for letter in rule.access().as_deref().unwrap_or_default().chars() {
+            access |= match letter {
+                'r' => READ,
+                'w' => WRITE,
+                'm' => MKNOD,
+                other => return Err(wrong(format!("`{other}` is not an access: they are r, w and m"))),
+            };
+        }
+        if access == 0 {
+            access = EVERYTHING;
+        }
+        Ok(Self { allow: rule.allow(), block, major: number(rule.major())?, minor: number(rule.minor())?, access })
+    }
+
+    /// Says whether it is about every device and every access.
+    fn is_whole(&self) -> bool {
+        self.block.is_none() && self.major.is_none() && self.minor.is_none() && self.access == EVERYTHING
+    }
+}
+
+/// Understands the rules, and adds to them what every container may do: make nodes, and use the devices of the default /dev.
+/// Where everything is allowed but what is named, that has been said already.
+fn with_defaults(rules: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>, Error> {
+    let mut all = rules.iter().map(Rule::parse).collect::<Result<Vec<_>, _>>()?;
+    let whole = all.iter().rposition(Rule::is_whole);
+    if whole.is_some_and(|at| all[at].allow) {
+        return Ok(all);
+    }
+    let given = all.len();
     for (kind, major, minor, access) in DEFAULT_RULES {
         let mut rule = LinuxDeviceCgroup::default();
         rule.set_allow(true).set_typ(Some(kind)).set_major(major).set_minor(minor).set_access(Some(access.into()));
-        if !rules.iter().any(|r| line(r) == line(&rule) && r.allow()) {
+        let rule = Rule::parse(&rule)?;
+        // What was said and not taken back needs no second word, which would only make the list longer.
+        let said = all[..given].iter().rposition(|r| *r == rule);
+        if said.is_none_or(|at| all[at..given].iter().any(|r| !r.allow)) {
             all.push(rule);
         }
     }
-    all
+    Ok(all)
 }
 
-/// Writes a rule as v1 reads it: `c 1:3 rwm`.
-pub(super) fn line(rule: &LinuxDeviceCgroup) -> String {
-    let kind = match rule.typ() {
-        Some(LinuxDeviceType::B) => "b",
-        Some(LinuxDeviceType::C | LinuxDeviceType::U) => "c",
-        _ => "a",
+/// What is to be written into the files of a v1 cgroup.
+#[derive(Debug)]
+pub(super) struct Plan {
+    changes: Vec<Change>,
+    /// Whether more is allowed between two of the writes than before and after.
+    pub(super) opens_meanwhile: bool,
+}
+
+/// Compares the rules with those in force; a new cgroup gets them all.
+pub(super) fn plan_v1(directory: &Path, rules: &[LinuxDeviceCgroup], new: bool) -> Result<Plan, Error> {
+    let target = Table::of(&with_defaults(rules)?)?;
+    let present = if new {
+        Table::unknown()
+    } else {
+        let path = directory.join("devices.list");
+        Table::parse(&file::read(&path).step(|| format!("read {}", path.display()))?)
     };
-    let number = |n: Option<i64>| n.filter(|n| *n >= 0).map_or("*".into(), |n| n.to_string());
-    let access = rule.access().as_deref().filter(|a| !a.is_empty()).unwrap_or("rwm");
-    format!("{kind} {}:{} {access}", number(rule.major()), number(rule.minor()))
+    let changes = present.changes_to(&target);
+    Ok(Plan { opens_meanwhile: !new && target.allows_by_default() && changes.len() > 1, changes })
 }
 
-/// Loads the program of these rules and attaches it to the cgroup.
-pub(super) fn attach(directory: &Path, rules: &[LinuxDeviceCgroup]) -> Result<(), Error> {
-    use rustix::fs::{Mode, OFlags};
+impl Plan {
+    /// Writes the rules. In a user namespace the kernel takes none, and the devices are the namespace's limits'.
+    pub(super) fn apply(&self, directory: &Path) -> Result<(), Error> {
+        let mut files: [Option<Writer>; 2] = [None, None];
+        for change in &self.changes {
+            let (slot, name) = if change.allow { (0, "devices.allow") } else { (1, "devices.deny") };
+            let writer = match &files[slot] {
+                Some(writer) => writer,
+                None => files[slot].insert(Writer::open(directory.join(name))?),
+            };
+            match writer.write(&change.line) {
+                Err(error) if file::is(&error, Errno::PERM) && in_user_namespace() => return Ok(()),
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts a program with these rules in the place of the one in force; until then that one counts, and never neither.
+pub(super) fn set_v2(directory: &Path, rules: &[LinuxDeviceCgroup], new: bool) -> Result<(), Error> {
+    let rules = with_defaults(rules)?;
     let step = || format!("control the devices of {}", directory.display());
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(directory, flags, Mode::empty()).step(step)?;
-    let program = bpf::load_device_program(&program(rules)).step(step)?;
-    use std::os::fd::AsFd;
-    bpf::attach_device_program(fd.as_fd(), program.as_fd()).step(step)
+    let cgroup = rustix::fs::open(directory, flags, Mode::empty()).step(step)?;
+    let loaded = match programs::load(PROGRAM_NAME, &program::of(&rules)) {
+        // Without privileges over the machine nothing is loaded; its devices are then guarded by their owners alone.
+        Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) && in_user_namespace() => return Ok(()),
+        other => other.step(step)?,
+    };
+    let mut ours = Vec::new();
+    if !new {
+        for attached in programs::attached(cgroup.as_fd()).step(step)? {
+            if programs::name(attached.as_fd()).step(step)?.as_bytes() == PROGRAM_NAME.to_bytes() {
+                ours.push(attached);
+            }
+        }
+    }
+    let replaced = if ours.len() == 1 { ours.pop() } else { None };
+    programs::attach(cgroup.as_fd(), loaded.as_fd(), replaced.as_ref().map(AsFd::as_fd)).step(step)?;
+    for old in ours {
+        programs::detach(cgroup.as_fd(), old.as_fd()).step(step)?;
+    }
+    Ok(())
 }
 
-// Access bits of struct bpf_cgroup_dev_ctx.
-const MKNOD: i32 = 1;
-const READ: i32 = 2;
-const WRITE: i32 = 4;
-
-/// Builds the program: the last rule that speaks about the request decides, and without one it is refused.
-///
-/// r2 is the type, r3 the access asked for, r4 major, r5 minor.
-fn program(rules: &[LinuxDeviceCgroup]) -> Vec<Instruction> {
-    const LOAD_WORD: u8 = 0x61;
-    const MOVE: u8 = 0xbf;
-    const MOVE_IMMEDIATE: u8 = 0xb7;
-    const AND_32: u8 = 0x54;
-    const SHIFT_RIGHT_32: u8 = 0x74;
-    const EXIT: u8 = 0x95;
-    const JUMP_NOT_EQUAL: u8 = 0x55;
-    const JUMP_EQUAL: u8 = 0x15;
-    let op = |code, registers, offset, immediate| Instruction { code, registers, offset, immediate };
-    let mut code = vec![
-        op(LOAD_WORD, 0x12, 0, 0),
-        op(MOVE, 0x23, 0, 0),
-        op(AND_32, 0x02, 0, 0xffff),
-        op(SHIFT_RIGHT_32, 0x03, 0, 16),
-        op(LOAD_WORD, 0x14, 4, 0),
-        op(LOAD_WORD, 0x15, 8, 0),
-    ];
-    for rule in rules.iter().rev() {
-        let mut test = Vec::new();
-        let skip =
-            |code, registers, immediate, test: &mut Vec<Instruction>| test.push(op(code, registers, 0, immediate));
-        match rule.typ() {
-            Some(LinuxDeviceType::B) => skip(JUMP_NOT_EQUAL, 0x02, 1, &mut test),
-            Some(LinuxDeviceType::C | LinuxDeviceType::U) => skip(JUMP_NOT_EQUAL, 0x02, 2, &mut test),
-            _ => {}
-        }
-        let access = access_bits(rule.access().as_deref());
-        if access != MKNOD | READ | WRITE {
-            test.push(op(MOVE, 0x31, 0, 0));
-            if rule.allow() {
-                // An allowance speaks about the request only when it covers all of it.
-                test.push(op(AND_32, 0x01, 0, !access));
-                skip(JUMP_NOT_EQUAL, 0x01, 0, &mut test);
-            } else {
-                test.push(op(AND_32, 0x01, 0, access));
-                skip(JUMP_EQUAL, 0x01, 0, &mut test);
-            }
-        }
-        for (register, number) in [(0x04, rule.major()), (0x05, rule.minor())] {
-            if let Some(number) = number.filter(|n| *n >= 0) {
-                skip(JUMP_NOT_EQUAL, register, i32::try_from(number).unwrap_or(i32::MAX), &mut test);
-            }
-        }
-        let length = test.len();
-        for (at, instruction) in test.iter_mut().enumerate() {
-            if matches!(instruction.code, JUMP_NOT_EQUAL | JUMP_EQUAL) {
-                // Over the rest of the tests and the two instructions of the answer.
-                instruction.offset = i16::try_from(length - at - 1 + 2).unwrap_or(i16::MAX);
-            }
-        }
-        code.extend(test);
-        code.push(op(MOVE_IMMEDIATE, 0, 0, i32::from(rule.allow())));
-        code.push(op(EXIT, 0, 0, 0));
-        if length == 0 {
-            return code; // nothing after an unconditional answer can be reached, and the verifier refuses such code
-        }
-    }
-    code.push(op(MOVE_IMMEDIATE, 0, 0, 0));
-    code.push(op(EXIT, 0, 0, 0));
-    code
-}
-
-fn access_bits(access: Option<&str>) -> i32 {
-    let access = access.filter(|a| !a.is_empty()).unwrap_or("rwm");
-    access.bytes().fold(0, |bits, b| {
-        bits | match b {
-            b'r' => READ,
-            b'w' => WRITE,
-            b'm' => MKNOD,
-            _ => 0,
-        }
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rules(json: &str) -> Vec<LinuxDeviceCgroup> {
-        serde_json::from_str(json).unwrap()
-    }
-
-    /// Runs the program as the kernel would, for the few operations it is made of.
-    fn allowed(code: &[Instruction], kind: i64, access: i64, major: i64, minor: i64) -> bool {
-        let mut r = [0i64; 10];
-        let context = [kind | access << 16, major, minor];
-        let mut at = 0usize;
-        loop {
-            let i = code[at];
-            at += 1;
-            let (to, from) = (usize::from(i.registers & 15), usize::from(i.registers >> 4));
-            let mut jump = |taken: bool| at = if taken { at.strict_add_signed(i.offset.into()) } else { at };
-            match i.code {
-                0x61 => r[to] = context[usize::try_from(i.offset / 4).unwrap()],
-                0xbf => r[to] = r[from],
-                0xb7 => r[to] = i.immediate.into(),
-                0x54 => r[to] &= i64::from(i.immediate.cast_unsigned()),
-                0x74 => r[to] >>= i.immediate,
-                0x55 => jump(r[to] != i64::from(i.immediate)),
-                0x15 => jump(r[to] == i64::from(i.immediate)),
-                0x95 => return r[0] != 0,
-                other => panic!("unknown instruction {other:#x}"),
-            }
-        }
-    }
-
-    #[test]
-    fn the_last_rule_that_speaks_decides() {
-        let code = program(&rules(
-            r#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":3,"access":"rwm"},
-                {"allow":true,"type":"c","major":136,"access":"rw"},{"allow":true,"type":"b","access":"m"},
-                {"allow":false,"type":"c","major":1,"minor":3,"access":"w"}]"#,
-        ));
-        assert!(allowed(&code, 2, 2, 1, 3));
-        assert!(!allowed(&code, 2, 4, 1, 3), "writing is forbidden again");
-        assert!(allowed(&code, 2, 6, 136, 7));
-        assert!(!allowed(&code, 2, 7, 136, 7), "mknod was not allowed there");
-        assert!(allowed(&code, 1, 1, 8, 0));
-        assert!(!allowed(&code, 1, 2, 8, 0));
-        assert!(!allowed(&code, 2, 2, 5, 0));
-    }
-
-    #[test]
-    fn the_verifier_takes_the_program() {
-        let code = program(&rules(
-            r#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":3,"access":"rw"}]"#,
-        ));
-        bpf::load_device_program(&code).unwrap();
-        bpf::load_device_program(&program(&rules(r#"[{"allow":true,"access":"rwm"}]"#))).unwrap();
-    }
-
-    #[test]
-    fn lines_of_v1() {
-        let lines: Vec<String> = rules(
-            r#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":3,"access":"rw"},{"allow":true,"type":"b","major":8}]"#,
-        )
-        .iter()
-        .map(line)
-        .collect();
-        assert_eq!(lines, ["a *:* rwm", "c 1:3 rw", "b 8:* rwm"]);
-    }
+/// Says whether this process has less than all ids of the machine.
+fn in_user_namespace() -> bool {
+    file::read_if_there(Path::new("/proc/self/uid_map"))
+        .is_some_and(|map| map.split_ascii_whitespace().ne(["0", "0", "4294967295"]))
 }

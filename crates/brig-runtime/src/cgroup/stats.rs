@@ -1,7 +1,6 @@
 //! What a container has used, read from its cgroup on either version. A file that is missing counts as nothing.
 
-use super::Cgroup;
-use std::fs;
+use super::{Cgroup, file};
 use std::path::Path;
 
 /// Block I/O of one device.
@@ -52,13 +51,13 @@ pub struct Stats {
     pub io: Vec<DeviceIo>,
 }
 
-fn value(path: &Path) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+pub(super) fn value(path: &Path) -> Option<u64> {
+    file::read_if_there(path)?.trim().parse().ok()
 }
 
 /// Reads a file of `key value` lines.
 pub(super) fn keyed(path: &Path) -> Vec<(String, u64)> {
-    let text = fs::read_to_string(path).unwrap_or_default();
+    let text = file::read_if_there(path).unwrap_or_default();
     text.lines()
         .filter_map(|l| l.split_once(' '))
         .filter_map(|(k, v)| Some((k.to_owned(), v.trim().parse().ok()?)))
@@ -117,16 +116,16 @@ pub(super) fn read(cgroup: &Cgroup) -> Stats {
         stats.pids_limit = value(&at.join("pids.max"));
     }
     if let Some((at, true)) = place("io") {
-        stats.io = io_of_v2(&fs::read_to_string(at.join("io.stat")).unwrap_or_default());
+        stats.io = io_of_v2(&file::read_if_there(&at.join("io.stat")).unwrap_or_default());
     } else if let Some((at, false)) = place("blkio") {
-        let file = |name: &str| fs::read_to_string(at.join(name)).unwrap_or_default();
+        let file = |name: &str| file::read_if_there(&at.join(name)).unwrap_or_default();
         stats.io =
             io_of_v1(&file("blkio.throttle.io_service_bytes_recursive"), &file("blkio.throttle.io_serviced_recursive"));
     }
     stats
 }
 
-fn device(text: &str) -> Option<(u32, u32)> {
+pub(super) fn device(text: &str) -> Option<(u32, u32)> {
     let (major, minor) = text.split_once(':')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
