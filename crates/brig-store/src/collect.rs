@@ -1,10 +1,13 @@
 //! The collector: what no image record, no container and no running pull needs is removed.
 //!
 //! ```text
-//!   commit lock held:  roots = records + leases of the living + what the caller's containers use
+//!   commit lock held:  roots = records + leases of the living + what the caller's containers use (asked now)
 //!                      everything else: rename to tmp/trash-..       (moments)
 //!   lock released:     remove the trash, dead leases, old downloads  (as long as it takes)
 //! ```
+//!
+//! Whoever makes a container records what it uses, waits for a collection that goes on ([`await_collection`]), and looks
+//! whether its layers are there: a collection that asked before the record is over by then, and a later one sees it.
 //!
 //! If one record cannot be read, no blob and no layer is removed: it may name any of them.
 
@@ -19,6 +22,7 @@ use rustix::fs::FlockOperation;
 
 use crate::error::{Error, Result};
 use crate::lease::Needs;
+use crate::limits::Limits;
 use crate::{Silent, Store, disk};
 
 const LEASE_MAX: u64 = 4 << 20;
@@ -30,6 +34,41 @@ pub struct InUse {
     pub images: Vec<(Digest, String)>,
     /// Names of layers, as [`crate::Image::layer_names`] gave them.
     pub layers: Vec<String>,
+}
+
+impl InUse {
+    /// Nothing is used, by nobody: an [`AskUsers`] where there are no containers.
+    pub fn nobody() -> std::result::Result<Self, AskError> {
+        Ok(Self::default())
+    }
+}
+
+/// Why the caller cannot tell what its containers use.
+pub type AskError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Asks the caller what its containers use; called while the commit lock is held.
+pub type AskUsers<'a> = dyn Fn() -> std::result::Result<InUse, AskError> + 'a;
+
+/// Calls it.
+pub(crate) fn ask(users: &AskUsers<'_>) -> Result<InUse> {
+    users().map_err(|source| Error::Users { source })
+}
+
+/// Waits until a collection that goes on in the store in `root` is over; what was recorded before is seen by the next one.
+///
+/// Errors: it takes longer than the limit for locks.
+pub fn await_collection(root: &Path) -> Result<()> {
+    let path = root.join("images/.lock");
+    let file = match std::fs::File::open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        file => file.map_err(Error::io("open", path.display()))?,
+    };
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok()
+        || disk::lock_within(file.as_fd(), Limits::default().lock_wait, &Silent, || {})?
+    {
+        return Ok(());
+    }
+    Err(Error::Busy(path.display().to_string()))
 }
 
 /// What a collection has removed.
@@ -47,10 +86,11 @@ pub struct Collected {
 
 impl Store {
     /// Removes everything that nobody needs; downloads younger than `keep_downloads` are kept to be resumed.
-    pub fn collect(&self, in_use: &InUse, keep_downloads: Duration) -> Result<Collected> {
+    pub fn collect(&self, users: &AskUsers<'_>, keep_downloads: Duration) -> Result<Collected> {
         let mut collected = Collected::default();
         {
             let _commit = self.commit_lock(&Silent)?;
+            let in_use = ask(users)?;
             let mut blobs: HashSet<Digest> = HashSet::new();
             let mut layers: HashSet<String> = in_use.layers.iter().cloned().collect();
             let complete = self.mark_records(&mut blobs, &mut layers)? && self.mark_leases(&mut blobs, &mut layers)?;

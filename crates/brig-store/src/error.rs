@@ -111,6 +111,12 @@ pub enum Error {
         /// Who or what needs it.
         reason: String,
     },
+    /// The caller cannot tell what its containers use, so nothing is removed.
+    #[error("cannot tell which images containers use")]
+    Users {
+        /// Why not.
+        source: crate::collect::AskError,
+    },
     /// Another process holds a lock for longer than the limit.
     #[error("another process is still busy with `{0}`")]
     Busy(String),

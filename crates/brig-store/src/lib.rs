@@ -39,7 +39,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 pub use archive::{Archive, ArchiveImage};
-pub use collect::{Collected, InUse};
+pub use collect::{AskError, AskUsers, Collected, InUse, await_collection};
 pub use error::{Error, Result};
 pub use export::SaveFormat;
 pub use image::{Image, ImageSummary, LayerRecord, Listing, Removed, RootMetadata};

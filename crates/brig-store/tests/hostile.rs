@@ -16,7 +16,7 @@ fn refused(layers: &[Vec<u8>], why: &str) {
     let error = add_layers(&place.store, layers).unwrap_err();
     let text = chain(&error);
     assert!(text.contains(why), "expected `{why}` in `{text}`");
-    place.store.collect(&brig_store::InUse::default(), std::time::Duration::ZERO).unwrap();
+    place.store.collect(&brig_store::InUse::nobody, std::time::Duration::ZERO).unwrap();
     assert_eq!(place.counts(), (0, 0, 0), "{text}");
     assert_eq!(std::fs::read_to_string(&outside).unwrap(), "untouched");
     assert!(place.store.images().unwrap().images.is_empty());
@@ -151,7 +151,7 @@ fn bombs() {
     };
     let text = chain(&add_layers(&store, &[Layer::new().entry(b'0', "f", "", b"x", &sparse).finish()]).unwrap_err());
     assert!(text.contains("unpacks to more than"), "{text}");
-    store.collect(&brig_store::InUse::default(), std::time::Duration::ZERO).unwrap();
+    store.collect(&brig_store::InUse::nobody, std::time::Duration::ZERO).unwrap();
     assert_eq!(counts(directory.path()), (0, 0, 0));
 }
 
@@ -196,7 +196,7 @@ proptest::proptest! {
         let beside: Vec<_> = std::fs::read_dir(place.directory.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
         proptest::prop_assert_eq!(beside, ["root"]);
         if result.is_err() {
-            place.store.collect(&brig_store::InUse::default(), std::time::Duration::ZERO).unwrap();
+            place.store.collect(&brig_store::InUse::nobody, std::time::Duration::ZERO).unwrap();
             proptest::prop_assert_eq!(place.counts(), (0, 0, 0));
         }
     }

@@ -70,7 +70,7 @@ fn long_names_are_names_too() {
     let long = format!("localhost:5000/{}:{}", "a/".repeat(100) + "b", "t".repeat(120));
     add(&place.store, &image("x"), &[&long]).unwrap();
     assert_eq!(place.store.image(&long).unwrap().names[0].to_string(), long);
-    place.store.remove(&long, &InUse::default(), false).unwrap();
+    place.store.remove(&long, &InUse::nobody, false).unwrap();
     assert!(place.store.image(&long).is_err());
 }
 
@@ -83,23 +83,23 @@ fn removal_frees_what_nobody_else_needs() {
     assert_eq!(place.counts(), (7, 3, 0), "two images share a layer");
     let in_use = InUse { images: vec![(one.id.clone(), "web".to_owned())], layers: one.layer_names.clone() };
     // One name of two.
-    let removed = store.remove("also", &in_use, false).unwrap();
+    let removed = store.remove("also", &|| Ok(in_use.clone()), false).unwrap();
     assert_eq!((removed.untagged.len(), removed.deleted), (1, None));
     // The last name, while a container uses it.
-    let error = store.remove("one", &in_use, false).unwrap_err();
+    let error = store.remove("one", &|| Ok(in_use.clone()), false).unwrap_err();
     assert!(error.to_string().contains("container web uses it"), "{error}");
     // By force: the layers stay for the container.
-    let removed = store.remove("one", &in_use, true).unwrap();
+    let removed = store.remove("one", &|| Ok(in_use.clone()), true).unwrap();
     assert_eq!(removed.deleted, Some(one.id.clone()));
-    store.collect(&in_use, Duration::ZERO).unwrap();
+    store.collect(&|| Ok(in_use.clone()), Duration::ZERO).unwrap();
     assert!(one.layers.iter().all(|layer| layer.is_dir()));
     assert!(store.image("one").is_err());
     // The container is gone.
-    let collected = store.collect(&InUse::default(), Duration::ZERO).unwrap();
+    let collected = store.collect(&InUse::nobody, Duration::ZERO).unwrap();
     assert_eq!(collected.layers, 1);
     assert_eq!(place.counts(), (4, 2, 0));
-    store.remove("two", &InUse::default(), false).unwrap();
-    store.collect(&InUse::default(), Duration::ZERO).unwrap();
+    store.remove("two", &InUse::nobody, false).unwrap();
+    store.collect(&InUse::nobody, Duration::ZERO).unwrap();
     assert_eq!(place.counts(), (0, 0, 0));
 }
 
@@ -108,11 +108,11 @@ fn a_hold_outlives_removal() {
     let place = Place::new();
     let one = add(&place.store, &image("one"), &["one"]).unwrap();
     let hold = place.store.hold(&one).unwrap();
-    place.store.remove("one", &InUse::default(), false).unwrap();
-    place.store.collect(&InUse::default(), Duration::ZERO).unwrap();
+    place.store.remove("one", &InUse::nobody, false).unwrap();
+    place.store.collect(&InUse::nobody, Duration::ZERO).unwrap();
     assert!(one.layers.iter().all(|layer| layer.is_dir()));
     drop(hold);
-    place.store.collect(&InUse::default(), Duration::ZERO).unwrap();
+    place.store.collect(&InUse::nobody, Duration::ZERO).unwrap();
     assert_eq!(place.counts(), (0, 0, 0));
     assert!(matches!(place.store.hold(&one), Err(Error::NoSuchImage(_))));
 }
@@ -121,8 +121,8 @@ fn a_hold_outlives_removal() {
 fn names_in_two_repositories_protect_from_removal_by_id() {
     let place = Place::new();
     let id = add(&place.store, &image("x"), &["a", "b"]).unwrap().id.to_string();
-    assert!(matches!(place.store.remove(&id, &InUse::default(), false), Err(Error::InUse { .. })));
-    assert_eq!(place.store.remove(&id, &InUse::default(), true).unwrap().untagged.len(), 2);
+    assert!(matches!(place.store.remove(&id, &InUse::nobody, false), Err(Error::InUse { .. })));
+    assert_eq!(place.store.remove(&id, &InUse::nobody, true).unwrap().untagged.len(), 2);
 }
 
 #[test]
@@ -130,9 +130,9 @@ fn unnamed_images_are_removed_on_request_only() {
     let place = Place::new();
     add(&place.store, &image("old"), &["app"]).unwrap();
     let new = add(&place.store, &image("new"), &["app"]).unwrap();
-    place.store.collect(&InUse::default(), Duration::ZERO).unwrap();
+    place.store.collect(&InUse::nobody, Duration::ZERO).unwrap();
     assert_eq!(place.store.images().unwrap().images.len(), 2);
-    assert_eq!(place.store.remove_unnamed(&InUse::default()).unwrap().len(), 1);
+    assert_eq!(place.store.remove_unused(&InUse::nobody, false).unwrap().len(), 1);
     assert_eq!(place.store.image("app").unwrap().id, new.id);
 }
 
@@ -150,8 +150,8 @@ fn an_unreadable_record_is_told_and_nothing_is_lost() {
         assert!(listing.unreadable[0].to_string().contains(one.id.hex()));
         assert!(place.store.image("two").is_ok());
         assert!(matches!(place.store.image("one"), Err(Error::Record { .. })));
-        place.store.collect(&InUse::default(), Duration::ZERO).unwrap();
-        place.store.remove_unnamed(&InUse::default()).unwrap();
+        place.store.collect(&InUse::nobody, Duration::ZERO).unwrap();
+        place.store.remove_unused(&InUse::nobody, false).unwrap();
     }
     std::fs::write(&record, good).unwrap();
     assert!(place.store.image("one").unwrap().layers.iter().all(|layer| layer.is_dir()));

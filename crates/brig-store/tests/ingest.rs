@@ -158,7 +158,7 @@ fn documents_that_contradict_one_another() {
     fewer.manifest = format!("{}]}}", &manifest[..cut]).into_bytes();
     let text = chain(&add(&place.store, &fewer, &["test"]).unwrap_err());
     assert!(text.contains("the manifest has 3 layers, the configuration 4"), "{text}");
-    place.store.collect(&InUse::default(), Duration::ZERO).unwrap();
+    place.store.collect(&InUse::nobody, Duration::ZERO).unwrap();
     assert_eq!(place.counts(), (0, 0, 0));
 }
 
@@ -184,7 +184,7 @@ fn a_cancelled_pull_leaves_only_what_can_be_resumed() {
     assert_eq!((place.counts().0, place.counts().1), (0, 0));
     let left = std::fs::read_dir(place.path().join("tmp")).unwrap();
     assert!(left.flatten().all(|entry| entry.file_name().to_string_lossy().ends_with(".part")));
-    place.store.collect(&InUse::default(), Duration::from_secs(3600)).unwrap();
+    place.store.collect(&InUse::nobody, Duration::from_secs(3600)).unwrap();
     add(&place.store, &image, &["test"]).unwrap();
     assert_eq!(place.counts(), (6, 4, 0));
 }
@@ -220,7 +220,7 @@ fn two_at_once_do_the_work_once() {
             scope.spawn(move || {
                 let store = Store::open(&place.path()).unwrap();
                 store.add(&new_image(image, &[name(&format!("test{n}"))]), source, &Silent).unwrap();
-                store.collect(&InUse::default(), Duration::ZERO).unwrap();
+                store.collect(&InUse::nobody, Duration::ZERO).unwrap();
             });
         }
     });
@@ -282,7 +282,7 @@ fn killed_at_every_step() {
         };
         let before = check();
         // 2. The collector removes the rest, and nothing of the image.
-        place.store.collect(&InUse::default(), Duration::ZERO).unwrap();
+        place.store.collect(&InUse::nobody, Duration::ZERO).unwrap();
         assert_eq!(check(), before);
         let expected = if before == 1 { (6, 4, 0) } else { (0, 0, 0) };
         assert_eq!(place.counts(), expected, "step {at}");
@@ -318,7 +318,7 @@ fn on_a_small_disk() {
     let store = Store::open(&root).unwrap();
     let error = add(&store, &image(), &["test"]).unwrap_err();
     assert!(chain(&error).contains("No space left"), "{}", chain(&error));
-    store.collect(&InUse::default(), Duration::ZERO).unwrap();
+    store.collect(&InUse::nobody, Duration::ZERO).unwrap();
     assert_eq!(counts(&root), (0, 0, 0));
     println!("refused and cleaned");
 }

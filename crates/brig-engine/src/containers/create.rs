@@ -97,7 +97,11 @@ fn furnish(config: &Config, record: &mut Record, wanted: Option<&Name>, owner: O
     make_volumes(config, record)?;
     make_upper(config, record, owner)?;
     record.write(config)?;
-    // From here on the record keeps the layers; whoever removed the image before did not see it.
+    // From here on the record keeps the layers; whoever removes the image now, and asked before, is waited for.
+    if !record.image.host {
+        brig_store::await_collection(&config.root)
+            .map_err(|error| Error::new(Kind::Unavailable, "cannot wait for the removal of images").because(error))?;
+    }
     match record.image.layers.iter().find(|layer| rustix::fs::access(*layer, rustix::fs::Access::EXISTS).is_err()) {
         Some(gone) => Err(Error::not_found(format!("no such image: {}", record.config.image))
             .reason(format!("its layer {} is gone: it was removed a moment ago", gone.display()))),

@@ -51,14 +51,19 @@ pub fn list(config: &Config) -> Result<Listing> {
     Ok(listing)
 }
 
-/// Tells the image store what containers use, so that it keeps it. A record that cannot be read stops every removal.
+/// Tells the image store what containers use, so that it keeps it: the store asks while it holds its lock. A record that cannot
+/// be read stops every removal.
 pub fn in_use(config: &Config) -> Result<brig_store::InUse> {
     let mut in_use = brig_store::InUse::default();
     for id in record::ids(config)? {
         if !record::exists(config, &id) {
             continue;
         }
-        let record = Record::read(config, &id)?;
+        let record = match Record::read(config, &id) {
+            // Gone since it was looked for.
+            Err(_) if !record::exists(config, &id) => continue,
+            record => record?,
+        };
         if let Ok(digest) = record.image.id.parse() {
             in_use.images.push((digest, record.name.clone()));
         }

@@ -29,6 +29,10 @@ pub(super) fn store(message: impl Into<String>, error: brig_store::Error) -> Err
         E::Layer { .. } | E::Document { .. } | E::Malformed { .. } | E::Archive { .. } | E::ArchiveTar { .. } => {
             (Kind::InvalidArgument, None)
         }
+        E::Users { source } => match source.downcast_ref::<Error>() {
+            Some(error) => (error.kind, error.hint.clone()),
+            None => (Kind::Internal, None),
+        },
         E::Record { .. } => (Kind::Internal, Some("remove that file to give the record up".to_owned())),
     };
     with_hint(Error::new(kind, message).because(error), hint)

@@ -62,10 +62,10 @@ fn pulled_listed_tagged_saved_and_removed() {
     images.save(&["mine:1"], SaveFormat::Docker, &mut saved).unwrap();
     assert_eq!(images.load_stream(&saved[..], "-", None, &Silent).unwrap()[0].id.to_string(), oci.id());
     assert_eq!(images.tag("mine:1", "UPPER").unwrap_err().kind, Kind::InvalidArgument);
-    images.remove("mine:1", &InUse::default(), false).unwrap();
-    assert!(images.remove(&name, &InUse::default(), false).unwrap().deleted.is_some());
+    images.remove("mine:1", &InUse::nobody, false).unwrap();
+    assert!(images.remove(&name, &InUse::nobody, false).unwrap().deleted.is_some());
     assert_eq!(images.inspect(&name).unwrap_err().kind, Kind::NotFound);
-    images.prune(&InUse::default(), true).unwrap();
+    images.prune(&InUse::nobody, true).unwrap();
     assert_eq!(std::fs::read_dir(place.store.root().join("layers")).unwrap().count(), 0);
 }
 
@@ -172,7 +172,7 @@ fn failures_say_what_why_and_what_to_do() {
     liar.serve(&hostile, "hostile", "v1");
     let refused = fails(&format!("{}/hostile:v1", liar.host()));
     assert!(refused.causes().iter().any(|cause| cause.contains("climbs")), "{refused:?}");
-    place.store.collect(&InUse::default(), Duration::ZERO).unwrap();
+    place.store.collect(&InUse::nobody, Duration::ZERO).unwrap();
     for path in ["blobs/sha256", "layers", "tmp"] {
         assert_eq!(std::fs::read_dir(place.store.root().join(path)).unwrap().count(), 0, "{path}");
     }
@@ -195,4 +195,69 @@ fn archives_and_layouts_are_sources_too() {
     assert_eq!(image.names.len(), 2);
     assert_eq!(images.load(&archive, None, &Silent).unwrap()[0].id, image.id);
     assert_eq!(images.inspect("me/app:2").unwrap().id, image.id);
+}
+
+#[test]
+fn a_container_made_during_a_collection_has_its_layers_or_is_refused() {
+    use crate::config::{Config, ContainerConfig, NetworkMode};
+    use crate::containers::{self, Source};
+    let place = place();
+    let images = Images::new(&place.store, options());
+    let archive = place.store.root().join("archive");
+    std::fs::write(&archive, image("x", true).docker_archive("app:1")).unwrap();
+    let config = Config::new(place.store.root(), place.store.root().join("run"));
+    let create = |image: brig_store::Image| {
+        let wish = ContainerConfig {
+            image: "app:1".into(),
+            command: vec!["true".into()],
+            network: NetworkMode::None,
+            ..ContainerConfig::default()
+        };
+        containers::create(&config, wish, &Source::Image(Box::new(image)))
+    };
+    // What the collector is told is as old as can be, or as new as can be: it asks while it holds its lock.
+    for tell_late in [false, true] {
+        let image = images.load(&archive, None, &Silent).unwrap().remove(0);
+        let layer = image.layers[0].clone();
+        let before = containers::list(&config).unwrap().entries.len();
+        std::thread::scope(|scope| {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let maker = std::sync::Mutex::new(None);
+            let users = || {
+                let early = containers::in_use(&config)?;
+                let (image, sender, create) = (image.clone(), sender.clone(), &create);
+                *maker.lock().unwrap() = Some(scope.spawn(move || {
+                    let made = create(image);
+                    let _ = sender.send(());
+                    made
+                }));
+                // It writes its record, and must then wait for this very collection.
+                while containers::in_use(&config)?.images.len() == before {
+                    std::thread::yield_now();
+                }
+                assert!(receiver.recv_timeout(Duration::from_millis(200)).is_err(), "it did not wait");
+                if tell_late { Ok(containers::in_use(&config)?) } else { Ok(early) }
+            };
+            place.store.remove("app:1", &InUse::nobody, true).unwrap();
+            place.store.collect(&users, Duration::ZERO).unwrap();
+            let made = maker.into_inner().unwrap().unwrap().join().unwrap();
+            assert_eq!((made.is_ok(), layer.exists()), (tell_late, tell_late), "{made:?}");
+        });
+        assert_eq!(containers::list(&config).unwrap().entries.len(), before + usize::from(tell_late));
+    }
+}
+
+#[test]
+fn nothing_is_removed_when_users_cannot_be_told() {
+    let place = place();
+    let images = Images::new(&place.store, options());
+    let archive = place.store.root().join("archive");
+    std::fs::write(&archive, image("x", true).docker_archive("app:1")).unwrap();
+    let image = images.load(&archive, None, &Silent).unwrap().remove(0);
+    let users = || Err(crate::Error::internal("the record of container web cannot be read").hint("look at it").into());
+    let error = images.prune(&users, true).unwrap_err();
+    assert_eq!(error.hint.as_deref(), Some("look at it"));
+    assert!(error.causes().iter().any(|c| c.contains("container web")), "{error:?}");
+    assert!(images.remove("app:1", &users, false).is_err());
+    assert!(images.inspect("app:1").is_ok() && image.layers[0].exists());
 }

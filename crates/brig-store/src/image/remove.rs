@@ -3,7 +3,7 @@
 use brig_spec::digest::Digest;
 use brig_spec::reference::Reference;
 
-use crate::collect::InUse;
+use crate::collect::{AskUsers, ask};
 use crate::error::{Error, Result};
 use crate::{Silent, Store, disk};
 
@@ -22,7 +22,7 @@ impl Store {
     /// Without `force`, an image that a container uses stays, and so does one that is asked for by id and has names in
     /// several repositories. With `force` the record goes, and the layers in use stay until their containers go.
     /// The content itself is freed by [`Store::collect`].
-    pub fn remove(&self, name_or_id: &str, in_use: &InUse, force: bool) -> Result<Removed> {
+    pub fn remove(&self, name_or_id: &str, users: &AskUsers<'_>, force: bool) -> Result<Removed> {
         let _commit = self.commit_lock(&Silent)?;
         let id = self.resolve(name_or_id)?;
         let names: Vec<Reference> =
@@ -36,7 +36,7 @@ impl Store {
         }
         if !force {
             let refuse = |reason: String| Error::InUse { image: name_or_id.to_owned(), reason };
-            if let Some((_, user)) = in_use.images.iter().find(|(image, _)| *image == id) {
+            if let Some((_, user)) = ask(users)?.images.iter().find(|(image, _)| *image == id) {
                 return Err(refuse(format!("container {user} uses it")));
             }
             let mut repositories: Vec<String> = names.iter().map(Reference::name).collect();
@@ -57,20 +57,22 @@ impl Store {
         Ok(removed)
     }
 
-    /// Removes every image without a name that nobody uses.
-    pub fn remove_unnamed(&self, in_use: &InUse) -> Result<Vec<Digest>> {
+    /// Removes every image that nobody uses: those without a name, or, with `tagged`, the others too.
+    pub fn remove_unused(&self, users: &AskUsers<'_>, tagged: bool) -> Result<Vec<Digest>> {
         let _commit = self.commit_lock(&Silent)?;
+        let in_use = ask(users)?;
         let names = self.names()?;
         let mut gone = Vec::new();
         for id in self.image_ids()? {
-            let has_name = names.iter().any(|(_, owner)| *owner == id);
+            let mut own = names.iter().filter(|(_, owner)| *owner == id).map(|(name, _)| name).peekable();
             let used = in_use.images.iter().any(|(image, _)| *image == id);
             // A record that cannot be read may belong to a newer brig: it stays.
-            if has_name || used || !matches!(self.read_image(&id), Ok(Some(_))) {
+            if used || own.peek().is_some() && !tagged || !matches!(self.read_image(&id), Ok(Some(_))) {
                 continue;
             }
             let path = self.images_path().join(format!("{}.json", id.hex()));
             std::fs::remove_file(&path).map_err(Error::io("remove", path.display()))?;
+            own.try_for_each(|name| self.unset_name(name))?;
             gone.push(id);
         }
         disk::sync_directory(&self.images_path())?;

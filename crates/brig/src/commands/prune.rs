@@ -120,8 +120,8 @@ fn prune_containers(context: &Context) -> Outcome {
 
 fn prune_images(context: &Context, all: bool) -> Outcome {
     let store = store(context)?;
-    let in_use = containers::in_use(&context.config)?;
-    let (removed, _) = Images::new(&store, registry_options(&[])?).prune(&in_use, all)?;
+    let users = || containers::in_use(&context.config).map_err(Into::into);
+    let (removed, _) = Images::new(&store, registry_options(&[])?).prune(&users, all)?;
     for id in removed {
         output::line(&format!("Deleted image: {id}"));
     }

@@ -28,10 +28,10 @@ pub const ENTRY: Entry = Entry::new(
 fn execute(context: &Context, flags: &Flags) -> Outcome {
     let store = store(context)?;
     let images = Images::new(&store, registry_options(&[])?);
-    let in_use = containers::in_use(&context.config)?;
+    let users = || containers::in_use(&context.config).map_err(Into::into);
     let mut status = 0;
     for name in &flags.images {
-        match images.remove(name, &in_use, flags.force) {
+        match images.remove(name, &users, flags.force) {
             Ok(removed) => {
                 for name in &removed.untagged {
                     output::line(&format!("Untagged: {}", name.familiar()));
