@@ -38,6 +38,11 @@ impl ProcessId {
     pub fn is_alive(self) -> bool {
         read_stat(self.pid).is_ok_and(|(start, state)| start == self.start && state != b'Z' && state != b'X')
     }
+
+    /// Says whether this very process is stopped, by SIGSTOP or by a debugger.
+    pub fn is_stopped(self) -> bool {
+        read_stat(self.pid).is_ok_and(|(start, state)| start == self.start && matches!(state, b'T' | b't'))
+    }
 }
 
 /// Returns start time and state letter of /proc/PID/stat; the command name in it may hold spaces and parentheses.

@@ -186,6 +186,39 @@ fn a_stop_and_a_removal_killed_on_the_way() {
 }
 
 #[test]
+fn a_monitor_that_is_stopped_is_named() {
+    let engine = Engine::new();
+    engine.idle("web", &["--stop-signal", "KILL"]);
+    let monitor = engine.inspect("web", "{{.State.MonitorPid}}");
+    let refused = |verb: &str, name: &str| {
+        format!(
+            "error: cannot {verb} container `{name}`\n  because: its monitor, process {monitor}, is stopped by a signal or a \
+             debugger\nhint: let it go on with `kill -CONT {monitor}`, then try again\n"
+        )
+    };
+    sh(&format!("kill -STOP {monitor}"));
+    engine.brig(&["stop", "web"]).fails(1, &refused("stop", "web"));
+    engine.brig(&["rm", "-f", "web"]).fails(1, &refused("remove", "web"));
+    assert_eq!(engine.inspect("web", "{{.State.Status}}"), "running", "nothing was done to it");
+    // Stopped on the way: its container has ended, and it cannot tell.
+    let pid = engine.inspect("web", "{{.State.Pid}}");
+    sh(&format!("kill -9 {pid}"));
+    engine.brig(&["stop", "web"]).fails(1, &refused("stop", "web"));
+    engine.brig(&["rm", "-f", "web"]).fails(1, &refused("remove", "web"));
+    sh(&format!("kill -CONT {monitor}"));
+    engine.until("web", "{{.State.Status}} {{.State.ExitCode}}", "exited 137");
+    engine.idle("late", &["--stop-timeout", "1000"]);
+    let monitor = engine.inspect("late", "{{.State.MonitorPid}}");
+    let stopping = engine.spawn(&["stop", "late"]);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    sh(&format!("kill -STOP {monitor}"));
+    let output = collect(stopping, &["stop"]);
+    assert!(output.status == 1 && output.stderr.contains(&format!("process {monitor}, is stopped")), "{output:?}");
+    sh(&format!("kill -CONT {monitor}"));
+    engine.brig(&["stop", "-t", "0", "late"]).ok();
+}
+
+#[test]
 fn twenty_at_once() {
     let engine = Engine::new();
     let children: Vec<_> = (0..20)

@@ -36,11 +36,12 @@ pub fn remove(config: &Config, text: &str, force: bool, volumes: bool) -> Result
                 .reason(format!("it is {}", state.phase.as_str()))
                 .hint(format!("stop it first with `brig stop {}`, or use `brig rm -f`", record.name)));
         }
+        wait::served(config, &record, "remove")?;
         match kill::kill(config, &record, kill::SIGKILL) {
             Err(error) if error.kind != Kind::Conflict => return Err(error),
             _ => {}
         }
-        if wait(config, &record, Some(Instant::now() + KILL_WAIT))?.is_active() {
+        if wait::wait_served(config, &record, Some(Instant::now() + KILL_WAIT), "remove")?.is_active() {
             return Err(Error::new(Kind::Unavailable, format!("cannot remove container `{}`", record.name))
                 .reason("its first process does not end, though it was killed 30 seconds ago"));
         }
@@ -50,7 +51,7 @@ pub fn remove(config: &Config, text: &str, force: bool, volumes: bool) -> Result
         Err(error) if error.kind == Kind::NotFound => return Ok(id),
         other => other?,
     };
-    end_monitor(config, &record, force);
+    end_monitor(config, &record, force)?;
     if status::of(config, &record).is_active() {
         return Err(
             Error::conflict(format!("cannot remove container `{}`", record.name)).reason("it was started meanwhile")
@@ -64,19 +65,21 @@ pub fn remove(config: &Config, text: &str, force: bool, volumes: bool) -> Result
 
 /// Waits for a monitor that is still at work: one whose starter was killed goes on starting the container, and one whose
 /// container has ended is clearing up. `force`: what it starts is killed.
-fn end_monitor(config: &Config, record: &Record, force: bool) {
+fn end_monitor(config: &Config, record: &Record, force: bool) -> Result<()> {
     let deadline = Instant::now() + KILL_WAIT;
     let run_dir = record.run_dir(config);
     while brig_monitor::run::is_monitored(&run_dir) && Instant::now() < deadline {
         if status::of(config, record).is_active() {
             if !force {
-                return;
+                return Ok(());
             }
             // It may end by itself meanwhile.
             let _ = kill::kill(config, record, kill::SIGKILL);
         }
+        wait::served(config, record, "remove")?;
         std::thread::sleep(Duration::from_millis(5));
     }
+    Ok(())
 }
 
 /// Replays the undo list.

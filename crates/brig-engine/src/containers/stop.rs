@@ -1,7 +1,7 @@
 //! Stopping a container: ask by its stop signal, wait, then kill.
 
 use super::kill::{SIGKILL, SIGTERM, send, thaw};
-use super::wait::wait;
+use super::wait::{served, wait_served};
 use super::{due, status};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -21,6 +21,7 @@ pub fn stop(config: &Config, record: &Record, signal: Option<i32>, timeout_s: Op
         // What a reboot ended would be started again by its policy.
         return if due::is_due(config, record, &status) { due::keep_down(config, record) } else { Ok(()) };
     }
+    served(config, record, "stop")?;
     // First of all the policy must know, or it starts the program again.
     if let Ok(connection) = super::connect(config, record, 0) {
         let _ = connection.send(Packet::Stopping, &[]);
@@ -37,11 +38,11 @@ pub fn stop(config: &Config, record: &Record, signal: Option<i32>, timeout_s: Op
     }
     let seconds = timeout_s.or(record.config.stop_timeout).unwrap_or(TIMEOUT_S);
     let deadline = u64::try_from(seconds).ok().map(|s| Instant::now() + Duration::from_secs(s));
-    if !wait(config, record, deadline)?.is_active() {
+    if !wait_served(config, record, deadline, "stop")?.is_active() {
         return Ok(());
     }
     super::kill(config, record, SIGKILL)?;
-    if wait(config, record, Some(Instant::now() + KILL_WAIT))?.is_active() {
+    if wait_served(config, record, Some(Instant::now() + KILL_WAIT), "stop")?.is_active() {
         return Err(Error::new(Kind::Unavailable, format!("cannot stop container `{}`", record.name))
             .reason("its first process does not end, though it was killed 30 seconds ago")
             .hint("it waits inside the kernel, mostly for a disk or a network file system: `brig top` shows state D"));

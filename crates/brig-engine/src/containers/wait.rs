@@ -2,7 +2,7 @@
 
 use super::status::{self, Status};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::record::Record;
 use brig_monitor::client::{Connection, Event};
 use brig_monitor::protocol::HELLO_WAIT;
@@ -10,6 +10,9 @@ use brig_monitor::state::{ProcessId, State};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
 use std::time::{Duration, Instant};
+
+/// How long a monitor is waited for before anybody looks whether it is stopped.
+const SLICE: Duration = Duration::from_millis(500);
 
 /// Waits until a container does not run, at most until `deadline`; returns what it then is. A container that was removed
 /// meanwhile gives what its monitor told last.
@@ -33,6 +36,30 @@ pub fn wait(config: &Config, record: &Record, deadline: Option<Instant>) -> Resu
         last = status::of(config, record);
     }
     Ok(last)
+}
+
+/// Waits as [`wait`] does, but no longer than the container's monitor can tell of an end: one that is stopped by a signal or a
+/// debugger tells nothing, and is the error.
+pub(super) fn wait_served(config: &Config, record: &Record, deadline: Option<Instant>, what: &str) -> Result<Status> {
+    loop {
+        let slice = Instant::now() + SLICE;
+        let until = deadline.map_or(slice, |deadline| deadline.min(slice));
+        let status = wait(config, record, Some(until))?;
+        if !status.is_active() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(status);
+        }
+        served(config, record, what)?;
+    }
+}
+
+/// Fails when the container's monitor is stopped.
+pub(super) fn served(config: &Config, record: &Record, what: &str) -> Result<()> {
+    match State::read(&record.run_dir(config)).map(|state| state.monitor).filter(|monitor| monitor.is_stopped()) {
+        None => Ok(()),
+        Some(monitor) => Err(Error::new(Kind::Unavailable, format!("cannot {what} container `{}`", record.name))
+            .reason(format!("its monitor, process {}, is stopped by a signal or a debugger", monitor.pid))
+            .hint(format!("let it go on with `kill -CONT {}`, then try again", monitor.pid))),
+    }
 }
 
 fn until_exited(mut connection: Connection, deadline: Option<Instant>) -> Option<brig_monitor::client::Exited> {
