@@ -6,6 +6,7 @@
 //!   plan     this file               attach       SEQPACKET socket, 0600
 //!   log, log.1 ...                   stdout, stderr   FIFOs that survive a monitor
 //!   exit     the exit record
+//!   undo     the undo list, when it is no longer the plan's: a container with `--rm` was renamed
 //!   upper/ work/ rootfs.lock
 //! ```
 //!

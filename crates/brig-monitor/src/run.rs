@@ -197,7 +197,8 @@ fn finish(plan: &Plan, server: &mut Server, mut exit: Exit, failure: Option<&Err
     let status = exit.code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255);
     if plan.remove {
         // A failure leaves the record, which the next command finds and takes apart by the same list.
-        if undo::replay_after_withdrawal(&plan.undo).is_err() {
+        let amended = undo::amended(&plan.container_dir);
+        if undo::replay_after_withdrawal(amended.as_ref().unwrap_or(&plan.undo)).is_err() {
             let _ = records::write_json(&plan.container_dir.join(EXIT_FILE), &exit, false);
         }
     } else {

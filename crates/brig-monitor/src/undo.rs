@@ -10,6 +10,14 @@ use brig_runtime::cgroup::Cgroup;
 use std::io;
 use std::path::Path;
 
+/// The name of a file that takes the place of the plan's list while a container runs: another list, as JSON.
+pub const FILE: &str = "undo";
+
+/// Reads the list that was written after the plan, if one was.
+pub(crate) fn amended(container_dir: &Path) -> Option<Vec<Undo>> {
+    serde_json::from_slice(&std::fs::read(container_dir.join(FILE)).ok()?).ok()
+}
+
 /// Replays the steps in order; returns the first failure after having tried all of them.
 pub fn replay(steps: &[Undo]) -> Result<(), Error> {
     replay_each(steps, |_| true)

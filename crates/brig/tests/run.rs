@@ -280,6 +280,20 @@ fn pause_top_stats_update_rename() {
 }
 
 #[test]
+fn a_running_throwaway_container_is_renamed_and_its_old_name_is_free() {
+    let engine = Engine::new();
+    engine.idle("old", &["--rm"]);
+    engine.brig(&["rename", "old", "new"]).ok();
+    engine.idle("old", &[]);
+    let other = engine.inspect("old", "{{.Id}}");
+    engine.brig(&["stop", "-t", "0", "new"]).ok();
+    assert_eq!(engine.brig(&["ps", "-a", "--format", "{{.Names}}"]).ok(), "old");
+    assert_eq!(engine.inspect("old", "{{.Id}}"), other, "the end of one does not take the other's name");
+    assert_eq!(engine.names("root/containers/.names"), ["old"]);
+    engine.idle("new", &["--rm"]);
+}
+
+#[test]
 fn the_oom_killer_is_named() {
     let engine = Engine::new();
     let run = engine.brig(&["run", "-m", "16m", "--name", "fat", "busybox", "tail", "/dev/zero"]);

@@ -1,10 +1,11 @@
 //! Giving a container another name.
 //!
 //! The new name is reserved before the record changes, and the old one freed after: a crash in between leaves both names
-//! with the container, never none. The monitor of a running `--rm` container frees the name that it knows when the container
-//! ends, so that one stays reserved until then.
+//! with the container, never none. The monitor of a running `--rm` container frees the name when the container ends, and
+//! knows it from its plan; a list written beside the plan tells it the new one. The old name is freed only while the
+//! container runs after that: its monitor has then not read any list yet, and cannot take the old name from its next owner.
 
-use super::status;
+use super::undo;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::names;
@@ -25,7 +26,7 @@ pub fn rename(config: &Config, record: &Record, name: &str) -> Result<()> {
         names::release(config, name, &record.id)?;
         return Err(error);
     }
-    if record.config.remove && status::of(config, &record).is_active() {
+    if !undo::amend(config, &record)? {
         return Ok(());
     }
     names::release(config, &old, &record.id)

@@ -1,9 +1,12 @@
 //! What is taken back when a container goes: one list, written into the plan for the monitor, and replayed by `brig rm`.
 
+use super::status;
 use crate::config::{Config, MountKind};
-use crate::idpool;
+use crate::error::{Error, Result};
 use crate::record::Record;
+use crate::{disk, idpool};
 use brig_monitor::plan::Undo;
+use brig_monitor::undo::FILE;
 
 /// Lists the steps. `volumes`: the anonymous volumes go too.
 pub fn list(config: &Config, record: &Record, volumes: bool) -> Vec<Undo> {
@@ -31,6 +34,20 @@ pub fn list(config: &Config, record: &Record, volumes: bool) -> Vec<Undo> {
     steps.push(Undo::File(config.names_dir().join(&record.name)));
     steps.push(Undo::Directory(record.dir(config)));
     steps
+}
+
+/// Tells the monitor of an active `--rm` container that its list is another one now; the record has been written.
+///
+/// Returns false when it came too late: the monitor reads the list once its program has ended, and may have gone by the old
+/// one if that does not run any more.
+pub(super) fn amend(config: &Config, record: &Record) -> Result<bool> {
+    if !record.config.remove || !status::of(config, record).is_active() {
+        return Ok(true);
+    }
+    let steps = serde_json::to_vec(&list(config, record, true))
+        .map_err(|error| Error::internal("cannot encode the undo list").because(error))?;
+    disk::write(&record.dir(config).join(FILE), &steps, false)?;
+    Ok(status::of(config, record).is_running())
 }
 
 /// The cgroup path of a container, below every hierarchy.
