@@ -11,7 +11,7 @@ pub mod mounts;
 pub use limits::{Resources, RestartPolicy, Throttle, Ulimit};
 pub use merge::ImageDefaults;
 pub use modes::{CgroupMode, IpcMode, NetworkMode, PidMode, Pull, Seccomp, SecurityOptions, UserMode, UtsMode};
-pub use mounts::{MountConfig, MountKind};
+pub use mounts::{MountConfig, MountKind, VolumesFrom};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -128,6 +128,8 @@ pub struct ContainerConfig {
     pub annotations: BTreeMap<String, String>,
     /// Binds, volumes, tmpfs and image mounts.
     pub mounts: Vec<MountConfig>,
+    /// Containers whose binds and volumes are mounted too; a container's record has them among `mounts`.
+    pub volumes_from: Vec<VolumesFrom>,
     /// Whether the root file system is mounted read-only.
     pub read_only: bool,
     /// Limits by cgroup.

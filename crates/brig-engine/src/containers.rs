@@ -13,6 +13,7 @@
 //! flock(2) on its directory meanwhile, so that a start and a removal do not cross.
 
 mod attach;
+mod borrow;
 mod copy;
 mod create;
 mod diff;

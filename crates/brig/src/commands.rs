@@ -278,18 +278,6 @@ pub(crate) fn registry_options(insecure: &[String]) -> Result<brig_registry::Opt
     Ok(options)
 }
 
-/// Reads a platform as `--platform` takes it.
-pub(crate) fn platform(text: Option<&str>) -> Result<Option<brig_spec::platform::Platform>> {
-    text.map(|t| {
-        t.parse().map_err(|error: brig_spec::platform::PlatformError| {
-            Error::invalid(format!("`{t}` is not a platform"))
-                .because(error)
-                .hint("write it as `linux/amd64` or `linux/arm64/v8`")
-        })
-    })
-    .transpose()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,18 +1,20 @@
 //! What `run` and `create` take, and the only place where it is interpreted: flags become one `ContainerConfig`.
 
+pub mod limits;
+pub mod modes;
 pub mod mount;
+#[cfg(test)]
+mod tests;
 pub mod values;
 
-use brig_engine::config::{
-    CgroupMode, ContainerConfig, IpcMode, LogConfig, NetworkMode, PidMode, Pull, Resources, RestartPolicy, Seccomp,
-    UserMode, UtsMode,
-};
+pub use limits::LimitFlags;
+
+use brig_engine::config::{ContainerConfig, Resources, RestartPolicy};
 use brig_engine::{Error, Result};
 use clap::Args;
 use std::net::IpAddr;
 use values::{
-    bytes, cpus, device, env_file, environment, extra_host, labels, port, restart, signed_bytes, sysctl, throttle,
-    ulimit,
+    bytes, device, env_file, environment, extra_host, labels, oom_score, port, restart, sysctl, time_offsets, ulimit,
 };
 
 /// The flags of `run` and `create`.
@@ -74,6 +76,9 @@ pub struct ContainerFlags {
     /// Mount something, in words: `type=bind,src=/a,dst=/b,readonly`
     #[arg(long, value_name = "SPEC")]
     pub mount: Vec<String>,
+    /// Mount the volumes and directories that another container has
+    #[arg(long, value_name = "CONTAINER[:ro]")]
+    pub volumes_from: Vec<String>,
     /// Mount a file system in memory
     #[arg(long, value_name = "DIR[:OPTIONS]")]
     pub tmpfs: Vec<String>,
@@ -201,94 +206,6 @@ pub struct ContainerFlags {
     pub help: Option<bool>,
 }
 
-/// Limits by cgroup, which `update` takes too.
-#[derive(Debug, Default, Args)]
-pub struct LimitFlags {
-    /// Memory, such as `512m`
-    #[arg(short, long, value_name = "BYTES")]
-    pub memory: Option<String>,
-    /// Memory plus swap; -1 for no bound
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
-    pub memory_swap: Option<String>,
-    /// Memory that is kept when others need some
-    #[arg(long, value_name = "BYTES")]
-    pub memory_reservation: Option<String>,
-    /// The tendency to swap, 0 to 100
-    #[arg(long, value_name = "N")]
-    pub memory_swappiness: Option<u64>,
-    /// CPUs, such as `1.5`
-    #[arg(long, value_name = "N")]
-    pub cpus: Option<String>,
-    /// Relative weight, 1024 is usual
-    #[arg(short, long, value_name = "N")]
-    pub cpu_shares: Option<u64>,
-    /// Period of the quota, in microseconds
-    #[arg(long, value_name = "US")]
-    pub cpu_period: Option<u64>,
-    /// Quota a period, in microseconds
-    #[arg(long, value_name = "US", allow_negative_numbers = true)]
-    pub cpu_quota: Option<i64>,
-    /// CPUs to run on, such as `0-2,4`
-    #[arg(long, value_name = "LIST")]
-    pub cpuset_cpus: Option<String>,
-    /// Memory nodes to allocate from
-    #[arg(long, value_name = "LIST")]
-    pub cpuset_mems: Option<String>,
-    /// The most processes and threads; -1 for no bound
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub pids_limit: Option<i64>,
-    /// Relative weight of block I/O, 10 to 1000
-    #[arg(long, value_name = "N")]
-    pub blkio_weight: Option<u16>,
-    /// Weight of one device
-    #[arg(long, value_name = "DEVICE:N")]
-    pub blkio_weight_device: Vec<String>,
-    /// Bytes read a second
-    #[arg(long, value_name = "DEVICE:BYTES")]
-    pub device_read_bps: Vec<String>,
-    /// Bytes written a second
-    #[arg(long, value_name = "DEVICE:BYTES")]
-    pub device_write_bps: Vec<String>,
-    /// Read operations a second
-    #[arg(long, value_name = "DEVICE:N")]
-    pub device_read_iops: Vec<String>,
-    /// Write operations a second
-    #[arg(long, value_name = "DEVICE:N")]
-    pub device_write_iops: Vec<String>,
-}
-
-impl LimitFlags {
-    /// Interprets the limits.
-    pub fn resources(&self) -> Result<Resources> {
-        let positive = |name: &str, text: &Option<String>| -> Result<Option<i64>> {
-            text.as_deref().map(|t| signed_bytes(name, t)).transpose()
-        };
-        let all = |name: &str, list: &[String], sized: bool| -> Result<Vec<_>> {
-            list.iter().map(|t| throttle(name, t, sized)).collect()
-        };
-        Ok(Resources {
-            memory: positive("--memory", &self.memory)?,
-            memory_reservation: positive("--memory-reservation", &self.memory_reservation)?,
-            memory_swap: positive("--memory-swap", &self.memory_swap)?,
-            memory_swappiness: self.memory_swappiness,
-            oom_kill_disable: false,
-            nano_cpus: self.cpus.as_deref().map(cpus).transpose()?,
-            cpu_shares: self.cpu_shares,
-            cpu_period: self.cpu_period,
-            cpu_quota: self.cpu_quota,
-            cpuset_cpus: self.cpuset_cpus.clone(),
-            cpuset_mems: self.cpuset_mems.clone(),
-            pids: self.pids_limit,
-            blkio_weight: self.blkio_weight,
-            blkio_weight_device: all("--blkio-weight-device", &self.blkio_weight_device, false)?,
-            read_bps: all("--device-read-bps", &self.device_read_bps, true)?,
-            write_bps: all("--device-write-bps", &self.device_write_bps, true)?,
-            read_iops: all("--device-read-iops", &self.device_read_iops, false)?,
-            write_iops: all("--device-write-iops", &self.device_write_iops, false)?,
-        })
-    }
-}
-
 impl ContainerFlags {
     /// Interprets everything.
     pub fn config(&self) -> Result<ContainerConfig> {
@@ -309,6 +226,7 @@ impl ContainerFlags {
             labels: labels(&self.label, &self.label_file)?,
             annotations: labels(&self.annotation, &[])?,
             mounts: mount::all(&self.volume, &self.mount, &self.tmpfs)?,
+            volumes_from: self.volumes_from.iter().map(|t| mount::volumes_from(t)).collect::<Result<_>>()?,
             read_only: self.read_only,
             resources: Resources { oom_kill_disable: self.oom_kill_disable, ..self.limits.resources()? },
             ulimits: self.ulimit.iter().map(|t| ulimit(t)).collect::<Result<_>>()?,
@@ -319,12 +237,12 @@ impl ContainerFlags {
             devices: self.device.iter().map(|t| device(t)).collect::<Result<_>>()?,
             device_cgroup_rules: self.device_cgroup_rule.clone(),
             sysctls: self.sysctl.iter().map(|t| sysctl(t)).collect::<Result<_>>()?,
-            pid: pid(self.pid.as_deref())?,
-            ipc: ipc(self.ipc.as_deref())?,
-            uts: uts(self.uts.as_deref())?,
-            network: network(self.network.as_deref(), host_image)?,
-            cgroupns: cgroupns(self.cgroupns.as_deref())?,
-            userns: userns(self.userns.as_deref())?,
+            pid: modes::pid(self.pid.as_deref())?,
+            ipc: modes::ipc(self.ipc.as_deref())?,
+            uts: modes::uts(self.uts.as_deref())?,
+            network: modes::network(self.network.as_deref(), host_image)?,
+            cgroupns: modes::cgroupns(self.cgroupns.as_deref())?,
+            userns: modes::userns(self.userns.as_deref())?,
             time_offsets: self.time.as_deref().map(time_offsets).transpose()?,
             dns: self.dns.clone(),
             dns_search: self.dns_search.clone(),
@@ -335,11 +253,11 @@ impl ContainerFlags {
             stop_timeout: self.stop_timeout,
             publish_all: self.publish_all,
             exposed: self.expose.clone(),
-            pull: pull(self.pull.as_deref())?,
-            platform: self.platform.clone(),
+            pull: modes::pull(self.pull.as_deref())?,
+            platform: modes::platform(self.platform.as_deref())?.map(|platform| platform.to_string()),
             oom_score_adj: oom_score(self.oom_score_adj)?,
             restart: self.restart.as_deref().map_or(Ok(RestartPolicy::No), restart)?,
-            log: log(self.log_driver.as_deref(), &self.log_opt)?,
+            log: modes::log(self.log_driver.as_deref(), &self.log_opt)?,
             tty: self.tty,
             stdin: self.interactive,
             remove: self.rm,
@@ -351,7 +269,7 @@ impl ContainerFlags {
             config.ports.extend(port(text)?);
         }
         for option in &self.security_opt {
-            security(option, &mut config)?;
+            modes::security(option, &mut config)?;
         }
         Ok(config)
     }
@@ -365,295 +283,5 @@ impl ContainerFlags {
             all.extend(environment(text)?);
         }
         Ok(all)
-    }
-}
-
-fn container_of(flag: &str, mode: &str) -> Result<Option<String>> {
-    match mode.strip_prefix("container:") {
-        Some("") => Err(Error::invalid(format!("`{flag} container:` needs a container"))),
-        other => Ok(other.map(str::to_owned)),
-    }
-}
-
-fn bad_mode(flag: &str, mode: &str, known: &str) -> Error {
-    Error::invalid(format!("`{mode}` is not a mode of `{flag}`")).hint(format!("known are {known}"))
-}
-
-fn pid(mode: Option<&str>) -> Result<PidMode> {
-    let Some(mode) = mode.filter(|m| !m.is_empty()) else { return Ok(PidMode::Private) };
-    if let Some(name) = container_of("--pid", mode)? {
-        return Ok(PidMode::Container(name));
-    }
-    match mode {
-        "private" => Ok(PidMode::Private),
-        "host" => Ok(PidMode::Host),
-        _ => Err(bad_mode("--pid", mode, "`host` and `container:NAME`")),
-    }
-}
-
-fn ipc(mode: Option<&str>) -> Result<IpcMode> {
-    let Some(mode) = mode.filter(|m| !m.is_empty()) else { return Ok(IpcMode::Private) };
-    if let Some(name) = container_of("--ipc", mode)? {
-        return Ok(IpcMode::Container(name));
-    }
-    match mode {
-        "private" => Ok(IpcMode::Private),
-        "shareable" => Ok(IpcMode::Shareable),
-        "none" => Ok(IpcMode::None),
-        "host" => Ok(IpcMode::Host),
-        _ => Err(bad_mode("--ipc", mode, "`private`, `shareable`, `none`, `host` and `container:NAME`")),
-    }
-}
-
-fn uts(mode: Option<&str>) -> Result<UtsMode> {
-    match mode {
-        None | Some("" | "private") => Ok(UtsMode::Private),
-        Some("host") => Ok(UtsMode::Host),
-        Some(other) => Err(bad_mode("--uts", other, "`host`")),
-    }
-}
-
-fn network(mode: Option<&str>, host_image: bool) -> Result<NetworkMode> {
-    let Some(mode) = mode.filter(|m| !m.is_empty()) else {
-        // A throwaway copy of the machine is not confined for reading: it has no network unless asked.
-        return Ok(if host_image { NetworkMode::None } else { NetworkMode::Bridge });
-    };
-    if let Some(name) = container_of("--network", mode)? {
-        return Ok(NetworkMode::Container(name));
-    }
-    match mode {
-        "bridge" | "default" => Ok(NetworkMode::Bridge),
-        "none" => Ok(NetworkMode::None),
-        "host" => Ok(NetworkMode::Host),
-        _ => Err(Error::not_found(format!("no such network: {mode}"))
-            .hint("known are `bridge`, `none`, `host` and `container:NAME`")),
-    }
-}
-
-fn cgroupns(mode: Option<&str>) -> Result<CgroupMode> {
-    match mode {
-        None | Some("" | "private") => Ok(CgroupMode::Private),
-        Some("host") => Ok(CgroupMode::Host),
-        Some(other) => Err(bad_mode("--cgroupns", other, "`private` and `host`")),
-    }
-}
-
-fn userns(mode: Option<&str>) -> Result<UserMode> {
-    let Some(mode) = mode.filter(|m| !m.is_empty()) else { return Ok(UserMode::Host) };
-    if let Some(name) = container_of("--userns", mode)? {
-        return Ok(UserMode::Container(name));
-    }
-    match mode {
-        "host" => Ok(UserMode::Host),
-        "auto" => Ok(UserMode::Auto),
-        _ => Err(bad_mode("--userns", mode, "`host`, `auto` and `container:NAME`")),
-    }
-}
-
-fn pull(when: Option<&str>) -> Result<Pull> {
-    match when {
-        None | Some("missing") => Ok(Pull::Missing),
-        Some("always") => Ok(Pull::Always),
-        Some("never") => Ok(Pull::Never),
-        Some(other) => Err(bad_mode("--pull", other, "`missing`, `always` and `never`")),
-    }
-}
-
-fn oom_score(score: Option<i32>) -> Result<Option<i32>> {
-    match score {
-        Some(score) if !(-1000..=1000).contains(&score) => {
-            Err(Error::invalid(format!("`--oom-score-adj {score}` is not between -1000 and 1000")))
-        }
-        score => Ok(score),
-    }
-}
-
-fn time_offsets(text: &str) -> Result<(i64, i64)> {
-    let bad = || Error::invalid(format!("`--time {text}` is not of the form `monotonic=SECONDS,boottime=SECONDS`"));
-    let (mut monotonic, mut boottime) = (0, 0);
-    for part in text.split(',') {
-        let (clock, seconds) = part.split_once('=').ok_or_else(bad)?;
-        let seconds = seconds.parse().map_err(|_| bad())?;
-        match clock {
-            "monotonic" => monotonic = seconds,
-            "boottime" => boottime = seconds,
-            _ => return Err(bad()),
-        }
-    }
-    Ok((monotonic, boottime))
-}
-
-fn log(driver: Option<&str>, options: &[String]) -> Result<LogConfig> {
-    let mut log = LogConfig::default();
-    match driver {
-        None | Some("json-file" | "local" | "k8s-file" | "brig") => {}
-        Some("none") => log.none = true,
-        Some(other) => return Err(bad_mode("--log-driver", other, "`local` and `none`")),
-    }
-    for option in options {
-        match option.split_once('=') {
-            Some(("max-size", "-1")) => log.max_size = Some(0),
-            Some(("max-size", size)) => log.max_size = Some(bytes("--log-opt max-size", size)?),
-            Some(("max-file", count)) => {
-                let count = count.parse().ok().filter(|n| *n > 0);
-                log.max_files =
-                    Some(count.ok_or_else(|| Error::invalid("`--log-opt max-file` needs a number above 0"))?);
-            }
-            _ => return Err(bad_mode("--log-opt", option, "`max-size=BYTES` and `max-file=N`")),
-        }
-    }
-    Ok(log)
-}
-
-/// Interprets one `--security-opt`; Docker's old form with a colon is accepted.
-fn security(option: &str, config: &mut ContainerConfig) -> Result<()> {
-    let security = &mut config.security;
-    let (key, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
-    match (key, value) {
-        ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
-        ("no-new-privileges", "false") => security.no_new_privileges = false,
-        ("seccomp", "unconfined") => security.seccomp = Seccomp::Unconfined,
-        ("seccomp", "builtin") => security.seccomp = Seccomp::Default,
-        ("seccomp", path) if !path.is_empty() => {
-            let text = values::read_text(path, "the seccomp profile")?;
-            security.seccomp = Seccomp::Profile(text);
-        }
-        ("apparmor", profile) if !profile.is_empty() => security.apparmor = Some(profile.to_owned()),
-        ("label", part) if !part.is_empty() => security.label.push(part.to_owned()),
-        ("systempaths", "unconfined") => security.unmask_all = true,
-        _ => {
-            return Err(bad_mode(
-                "--security-opt",
-                option,
-                "`seccomp=FILE`, `seccomp=unconfined`, `no-new-privileges`, `apparmor=PROFILE`, `label=...`, `systempaths=unconfined`",
-            ));
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Debug, Parser)]
-    #[command(disable_help_flag = true)]
-    struct Line {
-        #[command(flatten)]
-        flags: ContainerFlags,
-    }
-
-    fn parse(line: &str) -> Result<ContainerConfig> {
-        let words = std::iter::once("run").chain(line.split_ascii_whitespace());
-        Line::try_parse_from(words).map_err(|error| Error::invalid(error.to_string()))?.flags.config()
-    }
-
-    #[test]
-    fn everything_after_the_image_is_the_command() {
-        let config = parse("--rm -it debian ls -l --rm -- x").unwrap();
-        assert_eq!(config.image, "debian");
-        assert_eq!(config.command, ["ls", "-l", "--rm", "--", "x"]);
-        assert!(config.remove && config.tty && config.stdin);
-    }
-
-    #[test]
-    fn flags_reach_their_fields() {
-        type Check = fn(&ContainerConfig) -> bool;
-        let cases: [(&str, Check); 36] = [
-            ("-h web x", |c| c.hostname.as_deref() == Some("web")),
-            ("-u 1:2 x", |c| c.user == "1:2"),
-            ("-w /srv x", |c| c.workdir == "/srv"),
-            ("-e A=1 -e B=2 x", |c| c.env == ["A=1", "B=2"]),
-            ("-l a=b --label c x", |c| c.labels["a"] == "b" && c.labels["c"].is_empty()),
-            ("--entrypoint sh x -c true", |c| c.entrypoint == Some(vec!["sh".into()])),
-            ("--entrypoint= x ls", |c| c.entrypoint == Some(Vec::new())),
-            ("-m 64m x", |c| c.resources.memory == Some(64 << 20)),
-            ("-m 64m --memory-swap -1 x", |c| c.resources.memory_swap == Some(-1)),
-            ("--cpus 1.5 x", |c| c.resources.nano_cpus == Some(1_500_000_000)),
-            ("--pids-limit -1 x", |c| c.resources.pids == Some(-1)),
-            ("--device-read-bps /dev/vda:1mb x", |c| c.resources.read_bps[0].rate == 1 << 20),
-            ("--ulimit nofile=10:20 x", |c| (c.ulimits[0].soft, c.ulimits[0].hard) == (10, 20)),
-            ("--shm-size 1g x", |c| c.shm_size == Some(1 << 30)),
-            ("--cap-add net_admin --cap-drop ALL x", |c| c.cap_add == ["net_admin"] && c.cap_drop == ["ALL"]),
-            ("--privileged x", |c| c.privileged),
-            ("--security-opt no-new-privileges x", |c| c.security.no_new_privileges),
-            ("--security-opt seccomp=unconfined x", |c| c.security.seccomp == Seccomp::Unconfined),
-            ("--security-opt apparmor:unconfined x", |c| c.security.apparmor.as_deref() == Some("unconfined")),
-            ("--device /dev/fuse x", |c| c.devices[0].access == "rwm"),
-            ("--sysctl net.core.somaxconn=1 x", |c| c.sysctls["net.core.somaxconn"] == "1"),
-            ("--pid host x", |c| c.pid == PidMode::Host),
-            ("--ipc container:web x", |c| c.ipc == IpcMode::Container("web".into())),
-            ("--uts host x", |c| c.uts == UtsMode::Host),
-            ("--network none x", |c| c.network == NetworkMode::None),
-            ("--net container:web x", |c| c.network == NetworkMode::Container("web".into())),
-            ("--userns auto x", |c| c.userns == UserMode::Auto),
-            ("--cgroupns host x", |c| c.cgroupns == CgroupMode::Host),
-            ("--time boottime=3600,monotonic=-5 x", |c| c.time_offsets == Some((-5, 3600))),
-            ("--dns 9.9.9.9 x", |c| c.dns.len() == 1),
-            ("--add-host a:1.2.3.4 x", |c| c.extra_hosts == [("a".to_owned(), "1.2.3.4".to_owned())]),
-            ("-p 8080:80 -p 53:53/udp x", |c| c.ports.len() == 2),
-            ("--restart on-failure:3 x", |c| c.restart == RestartPolicy::OnFailure(3)),
-            ("--log-opt max-size=1m --log-opt max-file=2 x", |c| {
-                (c.log.max_size, c.log.max_files) == (Some(1 << 20), Some(2))
-            }),
-            ("--stop-timeout -1 --stop-signal INT x", |c| c.stop_timeout == Some(-1)),
-            ("--oom-score-adj -500 x", |c| c.oom_score_adj == Some(-500)),
-        ];
-        for (line, check) in cases {
-            let config = parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-            assert!(check(&config), "{line}: {config:?}");
-        }
-    }
-
-    #[test]
-    fn bad_values_are_refused_with_a_reason() {
-        for line in [
-            "",
-            "--rm",
-            "--nonsense x",
-            "-m lots x",
-            "-m -5 x",
-            "--cpus x y",
-            "--cpus 0.000000001x y",
-            "--network moon x",
-            "--pid moon x",
-            "--ipc container: x",
-            "--userns moon x",
-            "--pull sometimes x",
-            "--ulimit nofile x",
-            "--ulimit fly=1 x",
-            "--ulimit nofile=9:3 x",
-            "-p 0x50 x",
-            "-p 70000:80 x",
-            "--restart maybe x",
-            "--device-read-bps /dev/x y",
-            "--sysctl a x",
-            "--security-opt seccomp= x",
-            "--security-opt seccomp=/no/such x",
-            "--security-opt moon x",
-            "--log-driver syslog x",
-            "--log-opt max-file=0 x",
-            "--time boottime x",
-            "--oom-score-adj 2000 x",
-            "--add-host a x",
-            "--dns example x",
-            "--env-file /no/such x",
-            "--device /dev/x:/dev/y:q x",
-            "-v /a:/b:moon x",
-            "-v a/b:/c x",
-            "--mount type=moon,dst=/a x",
-            "--mount type=bind,dst=/a x",
-            "--tmpfs relative x",
-        ] {
-            assert!(parse(line).is_err(), "{line}");
-        }
-    }
-
-    #[test]
-    fn the_machines_own_image_has_no_network_unless_asked() {
-        assert_eq!(parse("host: sh").unwrap().network, NetworkMode::None);
-        assert_eq!(parse("--network bridge host: sh").unwrap().network, NetworkMode::Bridge);
-        assert_eq!(parse("debian sh").unwrap().network, NetworkMode::Bridge);
     }
 }

@@ -175,3 +175,50 @@ fn what_is_written_wrongly_is_told() {
         assert!(output.stderr.starts_with(&format!("error: {text}\n")), "{flags:?}: {}", output.stderr);
     }
 }
+
+#[test]
+fn volumes_of_another_container() {
+    let engine = Engine::new();
+    std::fs::create_dir(engine.path("bound")).unwrap();
+    std::fs::write(engine.path("bound/file"), "bound").unwrap();
+    let bind = format!("{}:/bound", engine.text("bound"));
+    let flags = ["-v", "named:/named", "-v", "/anonymous", "-v", &bind, "--tmpfs", "/memory"];
+    engine.idle("lender", &flags);
+    engine.brig(&["exec", "lender", "sh", "-c", "echo one > /named/a; echo two > /anonymous/b"]).ok();
+    let look = "cat /named/a /anonymous/b /bound/file; ls -d /memory 2>/dev/null; touch /named/c";
+    assert_eq!(engine.sh(&["--volumes-from", "lender"], look).ok(), "one\ntwo\nbound");
+    let told = engine.sh(&["--volumes-from", "lender:ro"], "touch /anonymous/x");
+    assert!(told.status == 1 && told.stderr.contains("Read-only file system"), "{told:?}");
+    // What one asks for oneself wins, and the borrower's end takes nothing of the lender's along.
+    assert_eq!(engine.sh(&["--volumes-from", "lender", "-v", "/named"], "ls /named; cat /anonymous/b").ok(), "two");
+    engine.brig(&["create", "--name", "borrower", "--volumes-from", "lender", "busybox", "cat", "/anonymous/b"]).ok();
+    assert_eq!(engine.inspect("borrower", "{{index .HostConfig.VolumesFrom 0}}"), "lender");
+    // The lender goes with its anonymous volumes, but for the one that is lent.
+    engine.brig(&["rm", "-f", "-v", "lender"]).ok();
+    assert_eq!(engine.brig(&["start", "-a", "borrower"]).ok(), "two");
+    engine.brig(&["rm", "-v", "borrower"]).ok();
+    assert_eq!(engine.brig(&["volume", "ls", "-q"]).ok().lines().count(), 2);
+    engine.brig(&["volume", "prune", "-f"]).ok();
+    assert_eq!(engine.brig(&["volume", "ls", "-q"]).ok(), "named");
+    engine.brig(&["volume", "rm", "named"]).ok();
+    let unknown = engine.brig(&["run", "--volumes-from", "moon", "busybox"]);
+    assert!(unknown.status == 125 && unknown.stderr.starts_with("error: no such container: moon"), "{unknown:?}");
+    assert_eq!(engine.brig(&["ps", "-aq"]).ok(), "");
+}
+
+#[test]
+fn a_throwaway_lender_leaves_what_is_lent() {
+    let engine = Engine::new();
+    engine.idle("lender", &["--rm", "-v", "/lent", "-v", "/also"]);
+    engine.brig(&["exec", "lender", "sh", "-c", "echo kept > /lent/file"]).ok();
+    let also = engine.brig(&["volume", "ls", "-q"]).ok();
+    engine.idle("borrower", &["--volumes-from", "lender", "-v", "/also"]);
+    engine.brig(&["stop", "-t", "0", "lender"]).ok();
+    engine.brig(&["wait", "lender"]);
+    assert_eq!(engine.brig(&["exec", "borrower", "cat", "/lent/file"]).ok(), "kept");
+    let left = engine.brig(&["volume", "ls", "-q"]).ok();
+    assert_eq!(left.lines().filter(|name| also.contains(name)).count(), 1, "the one that was not lent is gone");
+    engine.brig(&["rm", "-f", "-v", "borrower"]).ok();
+    engine.brig(&["volume", "prune", "-f"]).ok();
+    assert_eq!(engine.brig(&["volume", "ls", "-q"]).ok(), "");
+}

@@ -21,6 +21,15 @@ pub struct MountConfig {
     pub options: Vec<String>,
 }
 
+/// A container whose volumes and directories are mounted too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumesFrom {
+    /// Its name or id.
+    pub container: String,
+    /// Whether they are read-only; none: as they are there.
+    pub read_only: Option<bool>,
+}
+
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

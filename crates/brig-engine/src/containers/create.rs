@@ -11,7 +11,7 @@
 //! A step that fails undoes the earlier ones. After a crash before 5, what is left is found by what it points to: an id
 //! without a record.
 
-use super::undo;
+use super::{borrow, undo};
 use crate::config::merge::clean_absolute;
 use crate::config::{Config, ContainerConfig, ImageDefaults, MountKind, NetworkMode, PidMode, UserMode};
 use crate::error::{Error, Kind, Result};
@@ -45,6 +45,7 @@ pub struct Created {
 /// Makes a container.
 pub fn create(config: &Config, mut container: ContainerConfig, source: &Source) -> Result<Created> {
     let mut warnings = Vec::new();
+    borrow::add_mounts(config, &mut container)?;
     container.merge(&defaults(source));
     check(&mut container, &mut warnings)?;
     let (image, owner) = image_use(config, source, &mut warnings)?;
@@ -94,6 +95,7 @@ fn furnish(config: &Config, record: &mut Record, wanted: Option<&Name>, owner: O
         UserMode::Auto => record.first_id = Some(idpool::lend(config, &record.id)?),
         UserMode::Container(name) => record.first_id = super::find(config, name)?.first_id,
     }
+    borrow::keep_volumes(config, &record.config)?;
     make_volumes(config, record)?;
     make_upper(config, record, owner)?;
     record.write(config)?;

@@ -1,8 +1,9 @@
 //! `brig create`: make a container without starting it; and what `run` shares with it.
 
-use super::{Entry, flags, parser, platform, registry_options, store};
+use super::{Entry, flags, parser, registry_options, store};
 use crate::Context;
 use crate::flags::ContainerFlags;
+use crate::flags::modes::platform;
 use crate::output;
 use crate::progress::Reporter;
 use crate::report::{self, Outcome};

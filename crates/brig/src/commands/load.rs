@@ -1,7 +1,8 @@
 //! `brig load` and `brig import`: images out of archives and tars.
 
-use super::{Entry, flags, parser, platform, registry_options, store};
+use super::{Entry, flags, parser, registry_options, store};
 use crate::Context;
+use crate::flags::modes::platform;
 use crate::output;
 use crate::progress::Reporter;
 use crate::report::Outcome;

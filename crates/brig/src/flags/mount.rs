@@ -1,7 +1,7 @@
 //! `-v`, `--mount` and `--tmpfs`: three ways to write a mount.
 
 use super::values::{absolute, bytes};
-use brig_engine::config::{MountConfig, MountKind};
+use brig_engine::config::{MountConfig, MountKind, VolumesFrom};
 use brig_engine::{Error, Result};
 use brig_spec::id::Name;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,24 @@ fn destination(text: &str, whole: &str) -> Result<PathBuf> {
         Error::invalid(format!("`{text}` in `{whole}` is not a place to mount at"))
             .hint("a destination is an absolute path without `..`, and not `/` itself")
     })
+}
+
+/// `CONTAINER[:ro|rw]`.
+pub fn volumes_from(text: &str) -> Result<VolumesFrom> {
+    let (container, mode) = text.split_once(':').unwrap_or((text, ""));
+    let mut read_only = None;
+    for word in mode.split(',').filter(|w| !w.is_empty()) {
+        match word {
+            "ro" => read_only = Some(true),
+            "rw" => read_only = Some(false),
+            "z" | "Z" => {}
+            _ => return Err(Error::invalid(format!("`{word}` in `--volumes-from {text}` is not `ro` or `rw`"))),
+        }
+    }
+    if container.is_empty() {
+        return Err(Error::invalid("`--volumes-from` needs a container"));
+    }
+    Ok(VolumesFrom { container: container.to_owned(), read_only })
 }
 
 /// `[SOURCE:]DESTINATION[:OPTIONS]`.

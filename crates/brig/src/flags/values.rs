@@ -265,6 +265,32 @@ pub fn absolute(text: &str) -> Result<PathBuf> {
     Ok(clean)
 }
 
+/// Checks a score for the OOM killer.
+pub fn oom_score(score: Option<i32>) -> Result<Option<i32>> {
+    match score {
+        Some(score) if !(-1000..=1000).contains(&score) => {
+            Err(Error::invalid(format!("`--oom-score-adj {score}` is not between -1000 and 1000")))
+        }
+        score => Ok(score),
+    }
+}
+
+/// Reads `monotonic=SECONDS,boottime=SECONDS`.
+pub fn time_offsets(text: &str) -> Result<(i64, i64)> {
+    let bad = || Error::invalid(format!("`--time {text}` is not of the form `monotonic=SECONDS,boottime=SECONDS`"));
+    let (mut monotonic, mut boottime) = (0, 0);
+    for part in text.split(',') {
+        let (clock, seconds) = part.split_once('=').ok_or_else(bad)?;
+        let seconds = seconds.parse().map_err(|_| bad())?;
+        match clock {
+            "monotonic" => monotonic = seconds,
+            "boottime" => boottime = seconds,
+            _ => return Err(bad()),
+        }
+    }
+    Ok((monotonic, boottime))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

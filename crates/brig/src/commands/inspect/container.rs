@@ -97,6 +97,10 @@ fn host_config(config: &Config, record: &Record) -> Value {
     let retries = if let RestartPolicy::OnFailure(count) = wish.restart { count } else { 0 };
     let mut all = json!({
         "Binds": binds,
+        "VolumesFrom": wish.volumes_from.iter().map(|from| match from.read_only {
+            None => from.container.clone(),
+            Some(read_only) => format!("{}:{}", from.container, if read_only { "ro" } else { "rw" }),
+        }).collect::<Vec<_>>(),
         "NetworkMode": wish.network.describe(),
         "PortBindings": bindings,
         "PublishAllPorts": wish.publish_all,
