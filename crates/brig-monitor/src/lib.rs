@@ -12,7 +12,7 @@ pub mod logfile;
 pub mod overlay;
 mod packets;
 pub mod plan;
-mod protect;
+pub mod protect;
 pub mod protocol;
 pub mod records;
 pub mod run;

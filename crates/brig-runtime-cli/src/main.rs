@@ -1,12 +1,27 @@
-//! `brig-runtime`: the lower floors alone. The monitor, when brig spawns it; the first process of a container, with
-//! `--init`.
+//! `brig-runtime`: the lower floors alone. The OCI command line, a drop-in for runc; the monitor, when brig spawns it; the first
+//! process of a container, with `--init`.
 //!
 //! Small, static, without threads or async. When it lies beside `brig`, every monitor runs from it.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a program of the top layer
 
+mod arguments;
+mod commands;
+mod container;
+mod failure;
+mod foreground;
+mod global;
+mod log;
+mod make;
+mod protect;
+mod sockets;
+mod teardown;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
+
+/// The version of the runtime specification that this program follows.
+const SPEC_VERSION: &str = "1.3.0";
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -16,16 +31,18 @@ fn main() -> ExitCode {
             let rest = &arguments[1..];
             brig_runtime::reaper::main(rest.strip_prefix(&["--".into()]).unwrap_or(rest))
         }
-        Some("--version" | "-v" | "version") => {
-            println!("brig-runtime {}", env!("CARGO_PKG_VERSION"));
-            0
-        }
-        _ => {
-            eprintln!(
-                "error: brig-runtime is started by `brig`\nhint: `brig run` starts a container; `brig --help` lists the commands"
-            );
-            2
-        }
+        _ => oci(arguments),
     };
     ExitCode::from(u8::try_from(status).unwrap_or(1))
+}
+
+fn oci(arguments: Vec<OsString>) -> i32 {
+    let words: Result<Vec<String>, _> = arguments.into_iter().map(OsString::into_string).collect();
+    match words {
+        Ok(words) => commands::main(&words).into(),
+        Err(word) => {
+            eprintln!("the argument {} is not UTF-8", word.display());
+            1
+        }
+    }
 }

@@ -1,0 +1,156 @@
+//! The commands, one file each, and the table that names them.
+
+mod create;
+mod delete;
+mod exec;
+mod kill;
+mod list;
+mod pause;
+mod ps;
+mod run;
+mod start;
+mod state;
+
+use crate::arguments::{self, Ends, Opt, Parsed, flag};
+use crate::failure::Failure;
+use crate::global::{self, Global};
+
+/// A command as the command line names it.
+pub(crate) struct Command {
+    /// Its name.
+    pub name: &'static str,
+    /// Its operands, for the help.
+    pub operands: &'static str,
+    /// What it does, in a line.
+    pub about: &'static str,
+    /// Its options.
+    pub options: &'static [Opt],
+    /// Where its options end.
+    pub ends: Ends,
+    /// Whether it puts a process into a container.
+    pub enters: bool,
+    /// What it does; returns the exit status.
+    pub run: fn(&Global, &Parsed) -> Result<u8, Failure>,
+}
+
+const COMMANDS: &[&Command] = &[
+    &create::COMMAND,
+    &delete::COMMAND,
+    &exec::COMMAND,
+    &kill::COMMAND,
+    &list::COMMAND,
+    &pause::PAUSE,
+    &pause::RESUME,
+    &ps::COMMAND,
+    &run::COMMAND,
+    &start::COMMAND,
+    &state::COMMAND,
+];
+
+const HELP: Opt = flag("help", 'h', "print this help");
+
+/// Runs the command line and returns the exit status.
+pub(crate) fn main(words: &[String]) -> u8 {
+    let (global, options, rest) = match Global::parse(words) {
+        Ok(parsed) => parsed,
+        Err(failure) => {
+            crate::log::Log::default().error(&failure.to_string());
+            return failure.status;
+        }
+    };
+    if options.has("version") {
+        println!("{}", version());
+        return 0;
+    }
+    let Some((name, words)) = rest.split_first() else {
+        println!("{}", help());
+        return 0;
+    };
+    if options.has("help") || name == "help" {
+        let about = words.first().filter(|_| name == "help").and_then(|name| find(name));
+        println!("{}", about.map_or_else(help, command_help));
+        return 0;
+    }
+    let Some(command) = find(name) else {
+        global.log.error(&format!("no such command: `{name}` (`brig-runtime --help` lists them)"));
+        return 1;
+    };
+    let options: Vec<Opt> = command.options.iter().copied().chain([HELP]).collect();
+    let done = arguments::parse(words, &options, command.ends).and_then(|parsed| {
+        if parsed.has("help") {
+            println!("{}", command_help(command));
+            return Ok(0);
+        }
+        if command.enters {
+            crate::protect::go_on_protected()?;
+        }
+        (command.run)(&global, &parsed)
+    });
+    done.unwrap_or_else(|failure| {
+        global.log.error(&failure.to_string());
+        failure.status
+    })
+}
+
+fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().find(|command| command.name == name).copied()
+}
+
+/// The one operand of a command that works on a container.
+pub(crate) fn container_id(parsed: &Parsed) -> Result<&str, Failure> {
+    match parsed.operands.as_slice() {
+        [id] => Ok(id),
+        [] => Err(Failure::new("a container id is needed: exactly 1 argument")),
+        _ => Err(Failure::new(format!("exactly 1 argument is needed, {} were given", parsed.operands.len()))),
+    }
+}
+
+fn version() -> String {
+    format!("brig-runtime version {}\nspec: {}", env!("CARGO_PKG_VERSION"), crate::SPEC_VERSION)
+}
+
+fn help() -> String {
+    let mut text = String::from(
+        "brig-runtime - runs containers as the OCI runtime specification describes them\n\n\
+         Usage: brig-runtime [OPTIONS] COMMAND [OPTIONS] [OPERANDS]\n\nCommands:\n",
+    );
+    for command in COMMANDS {
+        text += &format!("  {:<12}{}\n", command.name, command.about);
+    }
+    text + "\nOptions:\n" + &options_help(global::OPTIONS)
+}
+
+fn command_help(command: &Command) -> String {
+    let mut text =
+        format!("{}\n\nUsage: brig-runtime {} [OPTIONS] {}\n", command.about, command.name, command.operands);
+    if !command.options.is_empty() {
+        text += "\nOptions:\n";
+        text += &options_help(command.options);
+    }
+    text
+}
+
+fn options_help(options: &[Opt]) -> String {
+    let line = |option: &Opt| {
+        let short = if option.short == '\0' { "    ".into() } else { format!("-{}, ", option.short) };
+        let value = if option.value { " VALUE" } else { "" };
+        format!("  {short}{:<28}{}\n", format!("--{}{value}", option.name), option.help)
+    };
+    options.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_in_order_and_options_are_unlike() {
+        assert!(COMMANDS.is_sorted_by_key(|c| c.name));
+        for command in COMMANDS {
+            for (at, option) in command.options.iter().enumerate() {
+                let clash = |o: &&Opt| o.name == option.name || (o.short != '\0' && o.short == option.short);
+                assert!(!command.options[..at].iter().any(|o| clash(&o)), "{} --{}", command.name, option.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Making a container from a bundle: what `create` and `run` share.
+//!
+//! ```text
+//! bundle/config.json ─ parse ─> reserve <root>/<id> ─> begin, finish (brig-runtime) ─> terminal, pid file, record
+//!                                                                              ├─ create: it waits at its door
+//!                                                                              └─ run:    started at once
+//! ```
+//!
+//! Upon failure everything is undone: process, cgroup, directory.
+
+use crate::arguments::Parsed;
+use crate::container::{self, CONFIG_FILE, Container, DOOR, Record};
+use crate::failure::{Failure, Step};
+use crate::global::Global;
+use crate::sockets;
+use brig_monitor::state::{ProcessId, now_ns};
+use brig_runtime::cgroup::Cgroup;
+use brig_runtime::create::{self, Created, Request, RootMounts};
+use brig_runtime::hooks::{self, Description, Moment};
+use brig_runtime::launch;
+use brig_spec::runtime::{Process, Spec};
+use brig_sys::clone::Child;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// When the program is to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// When another command says so.
+    Later,
+    /// At once.
+    Now,
+}
+
+/// How a container is made.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    bundle: PathBuf,
+    console_socket: Option<PathBuf>,
+    pidfd_socket: Option<PathBuf>,
+    pid_file: Option<PathBuf>,
+    preserved_fds: i32,
+    pivot: bool,
+    keyring: bool,
+    detach: bool,
+}
+
+impl Options {
+    /// Reads the options that `create` and `run` share. Relative paths are those of the caller's directory.
+    pub fn read(parsed: &Parsed, detach: bool) -> Result<Self, Failure> {
+        let path = |name: &str| -> Result<Option<PathBuf>, Failure> {
+            let absolute = |p: &str| std::path::absolute(p).step(|| format!("find {p}"));
+            parsed.filled(name).map(absolute).transpose()
+        };
+        Ok(Self {
+            bundle: match path("bundle")? {
+                Some(bundle) => bundle,
+                None => std::env::current_dir().step(|| "find the present directory")?,
+            },
+            console_socket: path("console-socket")?,
+            pidfd_socket: path("pidfd-socket")?,
+            pid_file: path("pid-file")?,
+            preserved_fds: parsed.number("preserve-fds")?.unwrap_or(0),
+            pivot: !parsed.has("no-pivot"),
+            keyring: !parsed.has("no-new-keyring"),
+            detach,
+        })
+    }
+}
+
+/// A container that was made.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub container: Container,
+    pub child: Child,
+    pub spec: Spec,
+    /// The controlling side of its terminal, unless a socket took it.
+    pub console: Option<OwnedFd>,
+}
+
+/// Makes the container `id`.
+pub(crate) fn make(global: &Global, id: &str, options: &Options, start: Start) -> Result<Made, Failure> {
+    container::check_id(id)?;
+    let bundle = &options.bundle;
+    // Paths of the configuration that are not absolute start here: the root file system, sources of binds.
+    rustix::process::chdir(bundle).step(|| format!("enter the bundle {}", bundle.display()))?;
+    let (text, mut spec) = read_bundle(bundle)?;
+    let mut preserved_fds = 0;
+    if let Some(process) = spec.process_mut() {
+        check_terminal(process, options)?;
+        preserved_fds = preserve_fds(process, options.preserved_fds)?;
+    }
+    let rootfs = rootfs_path(&spec, bundle)?;
+    let cgroup = Cgroup::open(&cgroup_path(&spec, id))?;
+    let (directory, directory_fd) = Container::reserve(&global.root, id)?;
+    let plan = Plan { global, id, options, start, preserved_fds, spec: &spec, rootfs: &rootfs, cgroup: &cgroup };
+    match bring_up(&plan, &text, &directory, directory_fd) {
+        Ok((container, child, console)) => Ok(Made { container, child, spec, console }),
+        Err((failure, begun)) => {
+            if begun {
+                let description = Description::new(id, bundle, &spec);
+                let after = spec.hooks().as_ref().map(|hooks| Moment::Poststop.of(hooks)).unwrap_or_default();
+                if let Err(error) = hooks::run(Moment::Poststop, after, &description.state("stopped", 0)) {
+                    global.log.warning(&Failure::from(error).to_string());
+                }
+                let _ = cgroup.kill_all();
+                let _ = cgroup.remove();
+            }
+            let _ = container::forget(&directory);
+            Err(failure)
+        }
+    }
+}
+
+struct Plan<'a> {
+    global: &'a Global,
+    id: &'a str,
+    options: &'a Options,
+    start: Start,
+    preserved_fds: i32,
+    spec: &'a Spec,
+    rootfs: &'a Path,
+    cgroup: &'a Cgroup,
+}
+
+/// Makes the process and its record. A failure says whether there may be something of the container to undo.
+fn bring_up(
+    plan: &Plan<'_>,
+    text: &[u8],
+    directory: &Path,
+    directory_fd: OwnedFd,
+) -> Result<(Container, Child, Option<OwnedFd>), (Failure, bool)> {
+    let before = |failure: Failure| (failure, false);
+    let lock = keep_configuration(directory_fd.as_fd(), text).map_err(before)?;
+    let door = match plan.start {
+        Start::Now => None,
+        Start::Later => Some(launch::make_door(directory_fd.as_fd(), DOOR).map_err(|e| before(e.into()))?),
+    };
+    let request = Request {
+        door,
+        preserved_fds: plan.preserved_fds,
+        pivot: plan.options.pivot,
+        keyring: plan.options.keyring,
+        ..Request::new(plan.id, plan.spec, plan.cgroup, &plan.options.bundle)
+    };
+    let after = |failure: Failure| (failure, true);
+    let starting = create::begin(request, |_| mount_root(plan.rootfs)).map_err(|e| after(e.into()))?;
+    // From here on the container's process alone holds the lock.
+    drop(lock);
+    let mut created = starting.finish().map_err(|e| after(e.into()))?;
+    let console = created.console.take();
+    let console = hand_out(plan.options, &created, console).map_err(after)?;
+    let record = Record {
+        format: 1,
+        id: plan.id.into(),
+        init: ProcessId::of(created.pid()).step(|| "read the start time of the first process").map_err(after)?,
+        bundle: plan.options.bundle.clone(),
+        rootfs: plan.rootfs.into(),
+        created: now_ns(),
+        owner: rustix::process::geteuid().as_raw(),
+        cgroup: plan.cgroup.path(),
+    };
+    let container = Container::write(directory.into(), directory_fd, record).map_err(after)?;
+    let child = match plan.start {
+        Start::Later => created.leave().map_err(|e| after(e.into()))?,
+        Start::Now => start_now(plan, created).map_err(after)?,
+    };
+    if let Some(path) = &plan.options.pid_file {
+        sockets::write_pid_file(path, child.pid).map_err(after)?;
+    }
+    Ok((container, child, console))
+}
+
+fn start_now(plan: &Plan<'_>, created: Created) -> Result<Child, Failure> {
+    let running = created.start()?;
+    for warning in &running.warnings {
+        plan.global.log.warning(warning);
+    }
+    let after = plan.spec.hooks().as_ref().map(|hooks| Moment::Poststart.of(hooks)).unwrap_or_default();
+    if !after.is_empty() {
+        let state = Description::new(plan.id, &plan.options.bundle, plan.spec).state("running", running.child.pid);
+        if let Err(error) = hooks::run(Moment::Poststart, after, &state) {
+            let _ = brig_sys::signals::send_to(running.child.pidfd.as_fd(), 9);
+            return Err(error.into());
+        }
+    }
+    Ok(running.child)
+}
+
+/// Sends the terminal and the process's descriptor to the sockets that wait for them; returns a terminal that nobody took.
+fn hand_out(options: &Options, created: &Created, console: Option<OwnedFd>) -> Result<Option<OwnedFd>, Failure> {
+    if let Some(path) = &options.pidfd_socket {
+        let pid = rustix::process::Pid::from_raw(created.pid()).ok_or_else(|| Failure::new("there is no process"))?;
+        let pidfd =
+            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).step(|| "open the first process")?;
+        sockets::send_fd(path, "pidfd", pidfd.as_fd())?;
+    }
+    match (console, &options.console_socket) {
+        (Some(console), Some(path)) => {
+            sockets::send_fd(path, "/dev/ptmx", console.as_fd())?;
+            Ok(None)
+        }
+        (console, _) => Ok(console),
+    }
+}
+
+/// Reads the configuration, as text and as what it means.
+fn read_bundle(bundle: &Path) -> Result<(Vec<u8>, Spec), Failure> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let fd = match rustix::fs::open(CONFIG_FILE, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => {
+            return Err(Failure::new(format!(
+                "JSON specification file {CONFIG_FILE} not found in {}",
+                bundle.display()
+            )));
+        }
+        result => result.step(|| format!("open {}", bundle.join(CONFIG_FILE).display()))?,
+    };
+    let step = || format!("read {}", bundle.join(CONFIG_FILE).display());
+    let text = container::read_bounded(fd).step(step)?;
+    let spec = serde_json::from_slice(&text).map_err(|error| Failure::step(step(), &error))?;
+    Ok((text, spec))
+}
+
+/// The cgroup of a configuration: below the root of each hierarchy.
+pub(crate) fn cgroup_path(spec: &Spec, id: &str) -> PathBuf {
+    let specified = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+    match specified.filter(|path| !path.as_os_str().is_empty()) {
+        Some(path) => Path::new("/").join(path),
+        None => Path::new("/").join(id),
+    }
+}
+
+fn rootfs_path(spec: &Spec, bundle: &Path) -> Result<PathBuf, Failure> {
+    let root = spec.root().as_ref().ok_or_else(|| Failure::new("the configuration names no root file system"))?;
+    let path = bundle.join(root.path());
+    path.canonicalize().step(|| format!("find the root file system {}", path.display()))
+}
+
+/// Binds the bundle's root file system, with what is mounted below it, as a detached mount.
+fn mount_root(path: &Path) -> Result<RootMounts, brig_runtime::Error> {
+    Ok(RootMounts { root: brig_monitor::overlay::directory(path)?, below: Vec::new() })
+}
+
+/// A terminal needs somebody who takes its other side.
+fn check_terminal(process: &Process, options: &Options) -> Result<(), Failure> {
+    let terminal = process.terminal().unwrap_or(false);
+    match (terminal, options.detach, options.console_socket.is_some()) {
+        (true, true, false) => {
+            Err(Failure::new("cannot allocate tty if brig-runtime will detach without setting console socket"))
+        }
+        (false, _, true) | (_, false, true) => {
+            Err(Failure::new("cannot use console socket if brig-runtime will not detach or allocate tty"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Counts the descriptors that the program gets: those of socket activation (sd_listen_fds(3)), of which its environment then
+/// tells, and `asked` more after them. Errors: one of these is not open.
+pub(crate) fn preserve_fds(process: &mut Process, asked: i32) -> Result<i32, Failure> {
+    let activated =
+        std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse::<i32>().ok()).filter(|n| (1..1024).contains(n));
+    if let Some(count) = activated {
+        let mut env = process.env().clone().unwrap_or_default();
+        env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()]);
+        process.set_env(Some(env));
+    }
+    let count = asked + activated.unwrap_or(0);
+    if let Some(closed) =
+        (3..3 + count).find(|n| rustix::fs::readlink(format!("/proc/self/fd/{n}"), Vec::new()).is_err())
+    {
+        return Err(Failure::new(format!("{count} descriptors are to be preserved, but {closed} is not open")));
+    }
+    Ok(count)
+}
+
+/// Copies the configuration beside the record and locks the copy. The lock goes with the last process that has it open: the
+/// container's own, at its exec.
+fn keep_configuration(directory: BorrowedFd<'_>, text: &[u8]) -> Result<OwnedFd, Failure> {
+    let step = || "keep the configuration";
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let fd = rustix::fs::openat(directory, CONFIG_FILE, flags, Mode::from_raw_mode(0o600)).step(step)?;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let written = rustix::io::write(&fd, rest).step(step)?;
+        rest = &rest[written..];
+    }
+    rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).step(step)?;
+    Ok(fd)
+}

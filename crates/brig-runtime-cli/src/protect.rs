@@ -1,0 +1,51 @@
+//! The program against the container, for the commands that put a process into one: they go on from a read-only clone of the
+//! mount that the program lies on (see `brig-monitor`'s `protect.rs`), so that nobody inside can ever write to the file
+//! (CVE-2019-5736). Costs one more exec of a static program.
+
+use crate::failure::{Failure, Step};
+use brig_sys::exec::{StringList, execve_fd};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+const SELF: &str = "/proc/self/exe";
+
+/// Goes on from a protected copy of this program, unless it is one already.
+pub(crate) fn go_on_protected() -> Result<(), Failure> {
+    let step = || "protect this program against its containers";
+    let own = rustix::fs::open(SELF, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step(step)?;
+    let on_readonly = rustix::fs::fstatvfs(&own).is_ok_and(|s| s.f_flag.contains(StatVfsMountFlags::RDONLY));
+    if on_readonly || is_sealed(&own) {
+        return Ok(());
+    }
+    let protected = match brig_monitor::protect::open(Path::new(SELF)) {
+        Ok(clone) => clone,
+        // Whoever may not mount takes a sealed copy in memory.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => sealed_copy().step(step)?,
+        Err(error) => return Err(Failure::step(step(), &error)),
+    };
+    let arguments = StringList::new(std::env::args_os().map(|a| a.as_bytes().to_vec())).step(step)?;
+    let environment = std::env::vars_os().map(|(key, value)| [key.as_bytes(), b"=", value.as_bytes()].concat());
+    let environment = StringList::new(environment).step(step)?;
+    Err(Failure::step(step(), &execve_fd(protected.as_fd(), &arguments, &environment)))
+}
+
+fn all_seals() -> SealFlags {
+    SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE
+}
+
+fn is_sealed(program: &OwnedFd) -> bool {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fd/{}", program.as_raw_fd());
+    let readable = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    readable.and_then(rustix::fs::fcntl_get_seals).is_ok_and(|seals| seals.contains(all_seals()))
+}
+
+fn sealed_copy() -> std::io::Result<OwnedFd> {
+    let memory = rustix::fs::memfd_create("brig-runtime", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut copy = std::fs::File::from(memory);
+    std::io::copy(&mut std::fs::File::open(SELF)?, &mut copy)?;
+    rustix::fs::fcntl_add_seals(&copy, all_seals())?;
+    Ok(copy.into())
+}
