@@ -3,13 +3,16 @@
 mod create;
 mod delete;
 mod exec;
+mod features;
 mod kill;
 mod list;
 mod pause;
 mod ps;
 mod run;
+mod spec;
 mod start;
 mod state;
+mod update;
 
 use crate::arguments::{self, Ends, Opt, Parsed, flag};
 use crate::failure::Failure;
@@ -37,14 +40,17 @@ const COMMANDS: &[&Command] = &[
     &create::COMMAND,
     &delete::COMMAND,
     &exec::COMMAND,
+    &features::COMMAND,
     &kill::COMMAND,
     &list::COMMAND,
     &pause::PAUSE,
     &pause::RESUME,
     &ps::COMMAND,
     &run::COMMAND,
+    &spec::COMMAND,
     &start::COMMAND,
     &state::COMMAND,
+    &update::COMMAND,
 ];
 
 const HELP: Opt = flag("help", 'h', "print this help");
@@ -109,22 +115,27 @@ fn version() -> String {
     format!("brig-runtime version {}\nspec: {}", env!("CARGO_PKG_VERSION"), crate::SPEC_VERSION)
 }
 
+// The headings are those that scripts look for in the help of an OCI runtime.
+
 fn help() -> String {
     let mut text = String::from(
-        "brig-runtime - runs containers as the OCI runtime specification describes them\n\n\
-         Usage: brig-runtime [OPTIONS] COMMAND [OPTIONS] [OPERANDS]\n\nCommands:\n",
+        "NAME:\n   brig-runtime - runs containers as the OCI runtime specification describes them\n\n\
+         USAGE:\n   brig-runtime [OPTIONS] COMMAND [OPTIONS] [OPERANDS]\n\nCOMMANDS:\n",
     );
     for command in COMMANDS {
-        text += &format!("  {:<12}{}\n", command.name, command.about);
+        text += &format!("   {:<12}{}\n", command.name, command.about);
     }
-    text + "\nOptions:\n" + &options_help(global::OPTIONS)
+    text + "\nGLOBAL OPTIONS:\n" + &options_help(global::OPTIONS)
 }
 
 fn command_help(command: &Command) -> String {
-    let mut text =
-        format!("{}\n\nUsage: brig-runtime {} [OPTIONS] {}\n", command.about, command.name, command.operands);
+    let (name, operands) = (command.name, command.operands);
+    let mut text = format!(
+        "NAME:\n   brig-runtime {name} - {}\n\nUSAGE:\n   brig-runtime {name} [OPTIONS] {operands}\n",
+        command.about
+    );
     if !command.options.is_empty() {
-        text += "\nOptions:\n";
+        text += "\nOPTIONS:\n";
         text += &options_help(command.options);
     }
     text
@@ -134,7 +145,7 @@ fn options_help(options: &[Opt]) -> String {
     let line = |option: &Opt| {
         let short = if option.short == '\0' { "    ".into() } else { format!("-{}, ", option.short) };
         let value = if option.value { " VALUE" } else { "" };
-        format!("  {short}{:<28}{}\n", format!("--{}{value}", option.name), option.help)
+        format!("   {short}{:<28}{}\n", format!("--{}{value}", option.name), option.help)
     };
     options.iter().map(line).collect()
 }
