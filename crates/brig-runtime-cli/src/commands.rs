@@ -87,6 +87,7 @@ pub(crate) fn main(words: &[String]) -> u8 {
             println!("{}", command_help(command));
             return Ok(0);
         }
+        global.log.debug(&format!("{name}: {}", parsed.operands.join(" ")));
         if command.enters {
             crate::protect::go_on_protected()?;
         }

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! <root>/<id>/state.json    who it is: pid with start time, bundle, cgroup; written by temporary file and rename
-//! <root>/<id>/config.json   the configuration as it was read; locked (flock) by the first process until its program runs
-//! <root>/<id>/start         the door: a socket at which the first process waits for its start
+//! <root>/<id>/config.json   the configuration as it was read
+//! <root>/<id>/start         the door: a socket at which the first process listens until its program runs
 //! ```
 //!
-//! `created` is what the lock says, `running` and `stopped` what /proc says, `paused` what the freezer says. No word of it
-//! is written down, so none can be stale.
+//! `created` is what an answering door says, `running` and `stopped` what /proc says, `paused` what the freezer says. No word
+//! of it is written down, so none can be stale.
 
 use crate::failure::{Failure, Step};
 use brig_monitor::records;
@@ -15,7 +15,7 @@ use brig_monitor::state::ProcessId;
 use brig_runtime::cgroup::Cgroup;
 use brig_runtime::hooks::Description;
 use brig_spec::runtime::Spec;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -182,9 +182,7 @@ impl Container {
     }
 
     fn waits(&self) -> bool {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let Ok(fd) = rustix::fs::openat(&self.directory_fd, CONFIG_FILE, flags, Mode::empty()) else { return false };
-        rustix::fs::flock(&fd, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+        brig_runtime::launch::is_answered(self.directory_fd(), DOOR)
     }
 
     /// Opens its first process. Errors: it has ended.

@@ -1,5 +1,6 @@
 //! What ends a command: one line of text, as the callers of OCI runtimes read it, and the exit status.
 
+use brig_runtime::Kind;
 use std::fmt;
 
 /// A failed command.
@@ -40,8 +41,25 @@ impl fmt::Display for Failure {
 
 impl From<brig_runtime::Error> for Failure {
     fn from(error: brig_runtime::Error) -> Self {
-        Self::new(brig_monitor::chain::one_line(&error))
+        Self::new(not_executed(&error).unwrap_or_else(|| brig_monitor::chain::one_line(&error)))
     }
+}
+
+/// A command that could not be executed, in the words by which engines tell 126 from 127.
+fn not_executed(error: &brig_runtime::Error) -> Option<String> {
+    let name = error.step.strip_prefix("execute `")?.strip_suffix('`')?;
+    let cause = error.source.to_string();
+    Some(match error.kind {
+        Kind::Setup => return None,
+        Kind::NotFound if !name.contains('/') => {
+            format!("exec: {name:?}: executable file not found in $PATH ({cause})")
+        }
+        Kind::NotFound => format!("exec {name}: no such file or directory ({cause})"),
+        Kind::NotExecutable if cause.starts_with("it is neither") => {
+            format!("exec {name}: exec format error ({cause})")
+        }
+        Kind::NotExecutable => format!("exec: {name:?}: permission denied ({cause})"),
+    })
 }
 
 /// Adds to an error of the system what was being done.

@@ -11,7 +11,7 @@ use brig_sys::clone::Child;
 use brig_sys::signals;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, WaitOptions, WaitStatus};
-use rustix::termios::{OptionalActions, Termios};
+use rustix::termios::{OptionalActions, OutputModes, Termios};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -107,10 +107,15 @@ impl Terminal {
     fn join(console: OwnedFd) -> io::Result<Self> {
         let stdin = rustix::stdio::stdin();
         let before = if rustix::termios::isatty(stdin) { Some(rustix::termios::tcgetattr(stdin)?) } else { None };
+        // Two terminals lie one behind the other: only ours turns a new line into a return and a new line.
+        let mut inner = rustix::termios::tcgetattr(&console)?;
+        inner.output_modes.remove(OutputModes::ONLCR);
+        rustix::termios::tcsetattr(&console, OptionalActions::Now, &inner)?;
         let terminal = Self { console, before, reads_input: true };
         if let Some(before) = &terminal.before {
             let mut raw = before.clone();
             raw.make_raw();
+            raw.output_modes.insert(OutputModes::OPOST | OutputModes::ONLCR);
             rustix::termios::tcsetattr(stdin, OptionalActions::Now, &raw)?;
         }
         terminal.resize();

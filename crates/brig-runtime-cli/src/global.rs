@@ -23,6 +23,8 @@ pub(crate) const OPTIONS: &[Opt] = &[
 pub(crate) struct Global {
     /// Where the containers' state lies.
     pub root: PathBuf,
+    /// Whether the caller named it.
+    pub root_given: bool,
     /// Where errors go.
     pub log: Log,
     /// The program for checkpoints.
@@ -56,6 +58,7 @@ impl Global {
         let log = Log::open(parsed.value("log"), parsed.value("log-format"), parsed.has("debug"))?;
         let criu = parsed.filled("criu").map(str::to_owned);
         let systemd = parsed.has("systemd-cgroup");
-        Ok((Self { root, log, criu, systemd, rootless }, parsed, rest))
+        let root_given = parsed.filled("root").is_some();
+        Ok((Self { root, root_given, log, criu, systemd, rootless }, parsed, rest))
     }
 }

@@ -20,7 +20,7 @@ use brig_runtime::hooks::{self, Description, Moment};
 use brig_runtime::launch;
 use brig_spec::runtime::{Process, Spec};
 use brig_sys::clone::Child;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -85,7 +85,7 @@ pub(crate) fn make(global: &Global, id: &str, options: &Options, start: Start) -
     let bundle = &options.bundle;
     // Paths of the configuration that are not absolute start here: the root file system, sources of binds.
     rustix::process::chdir(bundle).step(|| format!("enter the bundle {}", bundle.display()))?;
-    let (text, mut spec) = read_bundle(bundle)?;
+    let (text, mut spec) = read_bundle(global, bundle)?;
     let mut preserved_fds = 0;
     if let Some(process) = spec.process_mut() {
         check_terminal(process, options)?;
@@ -132,7 +132,7 @@ fn bring_up(
     directory_fd: OwnedFd,
 ) -> Result<(Container, Child, Option<OwnedFd>), (Failure, bool)> {
     let before = |failure: Failure| (failure, false);
-    let lock = keep_configuration(directory_fd.as_fd(), text).map_err(before)?;
+    keep_configuration(directory_fd.as_fd(), text).map_err(before)?;
     let door = match plan.start {
         Start::Now => None,
         Start::Later => Some(launch::make_door(directory_fd.as_fd(), DOOR).map_err(|e| before(e.into()))?),
@@ -146,8 +146,6 @@ fn bring_up(
     };
     let after = |failure: Failure| (failure, true);
     let starting = create::begin(request, |_| mount_root(plan.rootfs)).map_err(|e| after(e.into()))?;
-    // From here on the container's process alone holds the lock.
-    drop(lock);
     let mut created = starting.finish().map_err(|e| after(e.into()))?;
     let console = created.console.take();
     let console = hand_out(plan.options, &created, console).map_err(after)?;
@@ -163,7 +161,10 @@ fn bring_up(
     };
     let container = Container::write(directory.into(), directory_fd, record).map_err(after)?;
     let child = match plan.start {
-        Start::Later => created.leave().map_err(|e| after(e.into()))?,
+        Start::Later => {
+            created.warnings.iter().for_each(|warning| plan.global.log.warning(warning));
+            created.leave().map_err(|e| after(e.into()))?
+        }
         Start::Now => start_now(plan, created).map_err(after)?,
     };
     if let Some(path) = &plan.options.pid_file {
@@ -206,7 +207,7 @@ fn hand_out(options: &Options, created: &Created, console: Option<OwnedFd>) -> R
 }
 
 /// Reads the configuration, as text and as what it means.
-fn read_bundle(bundle: &Path) -> Result<(Vec<u8>, Spec), Failure> {
+fn read_bundle(global: &Global, bundle: &Path) -> Result<(Vec<u8>, Spec), Failure> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let fd = match rustix::fs::open(CONFIG_FILE, flags, Mode::empty()) {
         Err(rustix::io::Errno::NOENT) => {
@@ -219,8 +220,30 @@ fn read_bundle(bundle: &Path) -> Result<(Vec<u8>, Spec), Failure> {
     };
     let step = || format!("read {}", bundle.join(CONFIG_FILE).display());
     let text = container::read_bounded(fd).step(step)?;
-    let spec = serde_json::from_slice(&text).map_err(|error| Failure::step(step(), &error))?;
-    Ok((text, spec))
+    match serde_json::from_slice(&text) {
+        Ok(spec) => Ok((text, spec)),
+        Err(error) => forgive(&text, global).ok_or_else(|| Failure::step(step(), &error)),
+    }
+}
+
+/// Reads a configuration again without the capabilities that this program does not know: newer callers name newer ones, and what
+/// is not known is not granted. None where something else is wrong.
+fn forgive(text: &[u8], global: &Global) -> Option<(Vec<u8>, Spec)> {
+    let mut value: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let mut unknown = std::collections::BTreeSet::new();
+    for set in value.get_mut("process")?.get_mut("capabilities")?.as_object_mut()?.values_mut() {
+        set.as_array_mut()?.retain(|name| {
+            let known = name.as_str().is_some_and(|name| brig_runtime::capabilities::number(name).is_some());
+            if !known {
+                unknown.insert(name.to_string());
+            }
+            known
+        });
+    }
+    let spec = serde_json::from_value(value.clone()).ok()?;
+    let unknown: Vec<String> = unknown.into_iter().collect();
+    global.log.warning(&format!("ignoring unknown or unavailable capabilities: {}", unknown.join(", ")));
+    Some((value.to_string().into_bytes(), spec))
 }
 
 /// The cgroup of a configuration: below the root of each hierarchy.
@@ -276,9 +299,8 @@ pub(crate) fn preserve_fds(process: &mut Process, asked: i32) -> Result<i32, Fai
     Ok(count)
 }
 
-/// Copies the configuration beside the record and locks the copy. The lock goes with the last process that has it open: the
-/// container's own, at its exec.
-fn keep_configuration(directory: BorrowedFd<'_>, text: &[u8]) -> Result<OwnedFd, Failure> {
+/// Copies the configuration beside the record: the bundle may change or go.
+fn keep_configuration(directory: BorrowedFd<'_>, text: &[u8]) -> Result<(), Failure> {
     let step = || "keep the configuration";
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let fd = rustix::fs::openat(directory, CONFIG_FILE, flags, Mode::from_raw_mode(0o600)).step(step)?;
@@ -287,6 +309,5 @@ fn keep_configuration(directory: BorrowedFd<'_>, text: &[u8]) -> Result<OwnedFd,
         let written = rustix::io::write(&fd, rest).step(step)?;
         rest = &rest[written..];
     }
-    rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).step(step)?;
-    Ok(fd)
+    Ok(())
 }

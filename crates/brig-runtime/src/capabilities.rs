@@ -110,6 +110,15 @@ impl Sets {
         })
     }
 
+    /// Says in words which of the ambient capabilities the kernel will refuse.
+    pub fn warnings(self) -> Vec<String> {
+        let refused = self.ambient & !(self.inheritable & self.permitted);
+        let numbers = (0..64u32).filter(|n| refused & (1 << n) != 0);
+        let text =
+            |n| format!("can't raise ambient capability {}: it is not inheritable and permitted", name(n)?).into();
+        numbers.filter_map(text).collect()
+    }
+
     /// Drops everything outside the bounding set; needs CAP_SETPCAP, so it comes before the ids change. What there is to drop
     /// is asked here and now: a new user namespace has all capabilities, those that its maker lacks too.
     pub fn apply_bounding(self) -> Result<(), Error> {

@@ -83,6 +83,8 @@ pub struct Created {
     process: Process,
     program: Program,
     listener: Option<Listener>,
+    /// What is granted otherwise than asked for, in words.
+    pub warnings: Vec<String>,
     /// The controlling side of its terminal.
     pub console: Option<OwnedFd>,
 }
@@ -92,7 +94,7 @@ pub struct Created {
 pub struct Running {
     /// Its first process.
     pub child: Child,
-    /// Limits that this machine did not grant whole, in words.
+    /// What was granted otherwise than asked for, in words; of a container also what [`Created::warnings`] had.
     pub warnings: Vec<String>,
 }
 
@@ -286,7 +288,8 @@ impl Starting {
             console = channel.expect(Word::Console)?.fds.into_iter().next();
         }
         channel.expect(Word::Ready)?;
-        Ok(Created { process: self.process, program: self.program, listener: self.listener, console })
+        let warnings = self.program.warnings.clone();
+        Ok(Created { process: self.process, program: self.program, listener: self.listener, warnings, console })
     }
 }
 
@@ -305,7 +308,8 @@ impl Created {
             limits: &self.program.limits,
             listener: self.listener.as_ref(),
         };
-        let warnings = launch(&self.process.channel, &waiting)?;
+        let mut warnings = self.warnings;
+        warnings.extend(launch(&self.process.channel, &waiting)?);
         let child =
             self.process.child.take().ok_or_else(|| Error::invalid("start the container", "it was given away"))?;
         Ok(Running { child, warnings })

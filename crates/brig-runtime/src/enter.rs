@@ -99,7 +99,8 @@ impl Entered {
             limits: &self.program.limits,
             listener: self.listener.as_ref(),
         };
-        let warnings = launch(&self.channel, &waiting)?;
+        let mut warnings = self.program.warnings.clone();
+        warnings.extend(launch(&self.channel, &waiting)?);
         Ok(Running { child: self.child, warnings })
     }
 }
@@ -138,7 +139,7 @@ fn keep_door(
             place_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
         }
         // Of what was the caller's, the child gets the conversation, and what it was promised.
-        brig_sys::fds::close_all_but(3 + program.preserved_fds, channel.as_fd())
+        brig_sys::fds::close_all_but(3 + program.preserved_fds, &[channel.as_fd()])
             .step(|| "close the descriptors".into())?;
         clone_process(flags::PARENT, None, || run(program, channel)).step(|| "make the process".into())
     };

@@ -14,7 +14,7 @@ use brig_spec::runtime::{Hooks, LinuxDevice};
 use brig_sys::clone::{flags, setns, unshare};
 use brig_sys::root::Root;
 use rustix::thread::{Gid, Uid};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Everything that the child needs, allocated and opened by the parent.
 #[derive(Debug)]
@@ -50,8 +50,12 @@ pub(crate) fn run(init: &mut Init<'_>, channel: &Channel) -> i32 {
         Err(error) => return fail(channel, &error),
     };
     if let Some(door) = init.door.take() {
-        // Its maker is to hear that this process has nothing more to say, and may go.
-        brig_sys::fds::close_copy(channel.as_fd());
+        // Its maker hears that this process has nothing more to say, and may go. While it waits it keeps nothing of its
+        // maker's open: what it holds, others may look at and hold on to.
+        let kept = [Some(door.as_fd()), settled.label_fd()];
+        if let Err(error) = keep_only(3 + init.program.preserved_fds, kept) {
+            return fail(channel, &error);
+        }
         return match launch::answer_door(door.as_fd()) {
             Ok(starter) => execute(init, &settled, &starter),
             Err(_) => 1,
@@ -62,6 +66,13 @@ pub(crate) fn run(init: &mut Init<'_>, channel: &Channel) -> i32 {
         // The starter is gone or gave up: nobody is left to report to.
         Err(_) => 1,
     }
+}
+
+/// Closes every descriptor from `first` on but those kept. What owned them is never dropped: this process ends by exec or exit.
+fn keep_only(first: i32, kept: [Option<BorrowedFd<'_>>; 2]) -> Result<(), Error> {
+    let mut kept: Vec<BorrowedFd<'_>> = kept.into_iter().flatten().collect();
+    kept.sort_by_key(AsRawFd::as_raw_fd);
+    brig_sys::fds::close_all_but(first, &kept).step(|| "close the descriptors".into())
 }
 
 fn execute(init: &Init<'_>, settled: &Settled, channel: &Channel) -> i32 {

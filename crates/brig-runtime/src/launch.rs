@@ -54,6 +54,15 @@ fn door_address(directory: BorrowedFd<'_>, name: &str) -> Result<SocketAddrUnix,
         .step(|| "name the container's start socket".into())
 }
 
+/// Says whether somebody listens behind a door: the container's first process, before its program runs.
+pub fn is_answered(directory: BorrowedFd<'_>, name: &str) -> bool {
+    let Ok(address) = door_address(directory, name) else { return false };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+    // The one behind it takes a visitor without a word for what it is. A queue of such is an answer too.
+    socket.is_ok_and(|socket| matches!(rustix::net::connect(&socket, &address), Ok(()) | Err(rustix::io::Errno::AGAIN)))
+}
+
 /// A container that waits at its door.
 #[derive(Debug)]
 pub struct AtDoor<'a> {

@@ -43,6 +43,8 @@ pub(crate) struct Program {
     pub limits: Limits,
     /// How many descriptors after the standard ones the program gets.
     pub preserved_fds: i32,
+    /// What is granted otherwise than asked for.
+    pub warnings: Vec<String>,
 }
 
 /// A program that is ready to be executed.
@@ -53,6 +55,13 @@ pub(crate) struct Settled {
     envp: StringList,
     pub identity: user::Identity,
     label: Option<(OwnedFd, String)>,
+}
+
+impl Settled {
+    /// The file that takes the label, which has to stay open.
+    pub fn label_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.label.as_ref().map(|(fd, _)| fd.as_fd())
+    }
 }
 
 impl Program {
@@ -74,6 +83,7 @@ impl Program {
         });
         // A named user of a further process comes in its own `username`; the container's comes as an annotation.
         let user = process.user().username().clone().filter(|u| !u.is_empty());
+        let capabilities = Sets::parse(process.capabilities().as_ref(), available)?;
         Ok(Self {
             args,
             env: process.env().clone().unwrap_or_default(),
@@ -88,7 +98,8 @@ impl Program {
                 groups: process.user().additional_gids().clone().unwrap_or_default(),
                 home: "/".into(),
             },
-            capabilities: Sets::parse(process.capabilities().as_ref(), available)?,
+            capabilities,
+            warnings: capabilities.warnings(),
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             umask: process.user().umask(),
             filter: seccomp.map(compile_filter).transpose()?,
@@ -126,8 +137,9 @@ impl Program {
             }
         };
         self.enter_directory(root)?;
-        let mut env = self.env.clone();
-        if !env.iter().any(|e| e.starts_with("HOME=")) {
+        let mut env = last_of_each(&self.env);
+        if !env.iter().any(|e| e.strip_prefix("HOME=").is_some_and(|home| !home.is_empty())) {
+            env.retain(|e| !e.starts_with("HOME="));
             env.push(format!("HOME={}", identity.home));
         }
         let path = find_command(&self.args[0], &env)?;
@@ -260,6 +272,20 @@ impl Program {
             None => Ok(()),
         }
     }
+}
+
+/// Keeps of several settings of one variable the last, in the place of the first.
+fn last_of_each(env: &[String]) -> Vec<String> {
+    let key = |entry: &str| entry.split_once('=').map_or(entry.len(), |(key, _)| key.len());
+    let mut kept: Vec<String> = Vec::with_capacity(env.len() + 1);
+    for entry in env {
+        let name = &entry[..key(entry)];
+        match kept.iter_mut().find(|other| &other[..key(other)] == name) {
+            Some(other) => other.clone_from(entry),
+            None => kept.push(entry.clone()),
+        }
+    }
+    kept
 }
 
 /// Compiles the filter, and refuses one whose notifications nobody could ever take.

@@ -114,8 +114,8 @@ impl Settings {
             hostname,
             domainname: spec.domainname().clone().filter(|d| !d.is_empty()),
             sysctls,
-            masked: linux.masked_paths().clone().unwrap_or_default(),
-            readonly: linux.readonly_paths().clone().unwrap_or_default(),
+            masked: once_each(linux.masked_paths().as_deref()),
+            readonly: once_each(linux.readonly_paths().as_deref()),
             root_readonly: spec.root().as_ref().and_then(brig_spec::runtime::Root::readonly).unwrap_or(false),
             propagation,
             uid_map,
@@ -123,6 +123,17 @@ impl Settings {
             time_offsets,
         })
     }
+}
+
+/// Each path once: to mask a mask is a mount for nothing.
+fn once_each(paths: Option<&[String]>) -> Vec<String> {
+    let mut once: Vec<String> = Vec::new();
+    for path in paths.unwrap_or_default() {
+        if !once.contains(path) {
+            once.push(path.clone());
+        }
+    }
+    once
 }
 
 /// The settings of an IPC namespace, beside those of `fs.mqueue.`; ipc_namespaces(7).

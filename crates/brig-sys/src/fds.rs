@@ -20,17 +20,20 @@ pub fn close_from(first: RawFd) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) }).map(drop)
 }
 
-/// Closes every descriptor from `first` on but `kept`, close_range(2): for a process between clone and `_exit`, in which
-/// nothing that owned one is used or dropped any more.
-pub fn close_all_but(first: RawFd, kept: BorrowedFd<'_>) -> Result<()> {
+/// Closes every descriptor from `first` on but those `kept`, which are sorted by number; close_range(2): for a process between
+/// clone and exec or `_exit`, in which nothing that owned one of the others is used or dropped any more.
+pub fn close_all_but(first: RawFd, kept: &[BorrowedFd<'_>]) -> Result<()> {
     use std::os::fd::AsRawFd;
-    let kept = libc::c_uint::try_from(kept.as_raw_fd()).unwrap_or(0);
-    let first = libc::c_uint::try_from(first).unwrap_or(3);
-    for (first, last) in [(first, kept.saturating_sub(1)), (first.max(kept + 1), libc::c_uint::MAX)] {
-        if first <= last {
+    let number = |fd: RawFd| libc::c_uint::try_from(fd).unwrap_or(3);
+    let mut next = number(first);
+    let ends = kept.iter().map(|fd| number(fd.as_raw_fd())).filter(|fd| *fd >= number(first));
+    for end in ends.map(Some).chain([None]) {
+        let last = end.map_or(libc::c_uint::MAX, |end| end.saturating_sub(1));
+        if next <= last && end != Some(0) {
             // SAFETY: the caller's process is a clone that uses none of the descriptors any more, and ends without dropping.
-            check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+            check(unsafe { libc::syscall(libc::SYS_close_range, next, last, 0) })?;
         }
+        next = end.map_or(next, |end| end + 1);
     }
     Ok(())
 }

@@ -164,6 +164,11 @@ fn add_capabilities(process: &mut Process, parsed: &Parsed) -> Result<(), Failur
     let (bounding, effective, permitted) =
         (with_added(sets.bounding()), with_added(sets.effective()), with_added(sets.permitted()));
     sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    // What is not inheritable can never be ambient.
+    if sets.inheritable().as_ref().is_some_and(|set| !set.is_empty()) {
+        let ambient = with_added(sets.ambient());
+        sets.set_ambient(ambient);
+    }
     process.set_capabilities(Some(sets));
     Ok(())
 }

@@ -38,9 +38,16 @@ fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
     let signal = number(signal).ok_or_else(|| Failure::new(format!("unknown signal {signal:?}")))?;
     let container = Container::load(&global.root, id)?;
     let stopped = container.status() == Status::Stopped;
+    // Without a pid namespace of its own, the others live on when the first process is gone.
     if parsed.has("all") || (signal == KILL && shares_pids(&container)) {
-        // Without a pid namespace of its own, the others live on when the first process is gone.
-        return send_to_all(&container, signal, stopped);
+        let nobody = stopped && container.cgroup()?.pids().is_empty();
+        return if !nobody {
+            send_to_all(&container, signal)
+        } else if parsed.has("all") {
+            Ok(0)
+        } else {
+            Err(Failure::new("container not running"))
+        };
     }
     if stopped {
         return Err(Failure::new("container not running"));
@@ -63,12 +70,8 @@ fn shares_pids(container: &Container) -> bool {
     container.spec().is_ok_and(|spec| !own(&spec))
 }
 
-fn send_to_all(container: &Container, signal: i32, stopped: bool) -> Result<u8, Failure> {
+fn send_to_all(container: &Container, signal: i32) -> Result<u8, Failure> {
     let cgroup = container.cgroup()?;
-    let pids = cgroup.pids();
-    if pids.is_empty() && stopped {
-        return Err(Failure::new("container not running"));
-    }
     if signal == KILL {
         cgroup.kill_all()?;
         return Ok(0);

@@ -1,11 +1,11 @@
 //! `list`: prints all containers below the root.
 
 use super::Command;
+use super::state::{State, describe};
 use crate::arguments::{Ends, Opt, Parsed, flag, value};
 use crate::container::Container;
 use crate::failure::{Failure, Step};
 use crate::global::Global;
-use serde_json::Value;
 
 const OPTIONS: [Opt; 2] =
     [value("format", 'f', "table or json (default: table)"), flag("quiet", 'q', "print the ids alone")];
@@ -22,32 +22,32 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
     let states = states(global)?;
-    let text = |state: &Value, key: &str| state[key].as_str().map_or_else(|| state[key].to_string(), str::to_owned);
     if parsed.has("quiet") {
         for state in &states {
-            println!("{}", text(state, "id"));
+            println!("{}", state.id);
         }
         return Ok(0);
     }
     match parsed.filled("format") {
         None | Some("table") => {
             let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
-            rows.extend(
-                states.iter().map(|s| ["id", "pid", "status", "bundle", "created", "owner"].map(|k| text(s, k))),
-            );
+            rows.extend(states.into_iter().map(|s| {
+                [s.id, s.pid.to_string(), s.status.into(), s.bundle.display().to_string(), s.created, s.owner]
+            }));
             print!("{}", table(&rows));
         }
         Some("json") if states.is_empty() => println!("null"),
-        Some("json") => println!("{}", Value::Array(states)),
+        Some("json") => println!("{}", serde_json::to_string(&states).unwrap_or_default()),
         Some(other) => return Err(Failure::new(format!("invalid format option: {other:?}"))),
     }
     Ok(0)
 }
 
 /// The states of all containers, by name. One that goes away meanwhile is left out.
-fn states(global: &Global) -> Result<Vec<Value>, Failure> {
+fn states(global: &Global) -> Result<Vec<State>, Failure> {
     let entries = match std::fs::read_dir(&global.root) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        // A directory that nobody asked for by name may not be there yet.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !global.root_given => return Ok(Vec::new()),
         entries => entries.step(|| format!("list {}", global.root.display()))?,
     };
     let mut names: Vec<String> = entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
@@ -55,7 +55,7 @@ fn states(global: &Global) -> Result<Vec<Value>, Failure> {
     let mut states = Vec::new();
     for name in names {
         match Container::load(&global.root, &name) {
-            Ok(container) => states.push(super::state::describe(&container)),
+            Ok(container) => states.push(describe(&container)),
             Err(failure) => global.log.debug(&failure.to_string()),
         }
     }

@@ -2,11 +2,13 @@
 
 use super::{Command, container_id};
 use crate::arguments::{Ends, Parsed};
-use crate::container::Container;
+use crate::container::{Container, Status};
 use crate::failure::Failure;
 use crate::global::Global;
 use crate::log::rfc3339_nanos;
-use serde_json::{Value, json};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 pub(crate) const COMMAND: Command = Command {
     name: "state",
@@ -25,25 +27,36 @@ fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// The state as `state` and `list -f json` print it.
-pub(crate) fn describe(container: &Container) -> Value {
+/// The state as `state` and `list -f json` print it, in the order that scripts have come to rely on.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct State {
+    oci_version: &'static str,
+    pub id: String,
+    pub pid: i32,
+    pub status: &'static str,
+    pub bundle: PathBuf,
+    rootfs: PathBuf,
+    pub created: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+    pub owner: String,
+}
+
+/// Looks at a container.
+pub(crate) fn describe(container: &Container) -> State {
     let record = &container.record;
     let status = container.status();
-    let annotations = container.spec().ok().and_then(|spec| spec.annotations().clone());
-    let pid = if status == crate::container::Status::Stopped { 0 } else { record.init.pid };
-    let owner = if record.owner == 0 { "root".to_owned() } else { format!("#{}", record.owner) };
-    let mut state = json!({
-        "ociVersion": crate::SPEC_VERSION,
-        "id": record.id,
-        "pid": pid,
-        "status": status.word(),
-        "bundle": record.bundle,
-        "rootfs": record.rootfs,
-        "created": rfc3339_nanos(record.created),
-        "owner": owner,
-    });
-    if let Some(annotations) = annotations.filter(|a| !a.is_empty()) {
-        state["annotations"] = json!(annotations);
+    let annotations = container.spec().ok().and_then(|spec| spec.annotations().clone()).unwrap_or_default();
+    State {
+        oci_version: crate::SPEC_VERSION,
+        id: record.id.clone(),
+        pid: if status == Status::Stopped { 0 } else { record.init.pid },
+        status: status.word(),
+        bundle: record.bundle.clone(),
+        rootfs: record.rootfs.clone(),
+        created: rfc3339_nanos(record.created),
+        annotations: annotations.into_iter().collect(),
+        owner: if record.owner == 0 { "root".to_owned() } else { format!("#{}", record.owner) },
     }
-    state
 }
