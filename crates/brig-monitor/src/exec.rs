@@ -6,7 +6,7 @@ use crate::protocol::{EXITED_UNKNOWN, Kind, SOCKET_FILE};
 use crate::serve::{Served, Server};
 use crate::state::{EXIT_FILE, Exit, ProcessId, STATE_FILE, State, now_ns};
 use crate::{records, run, stdio};
-use brig_runtime::cgroup::Cgroup;
+use brig_runtime::cgroup::{Cgroup, SubCgroups};
 use brig_runtime::enter::{self, Request};
 use brig_runtime::hooks::Description;
 use brig_runtime::{Context, Error};
@@ -96,6 +96,7 @@ fn start(plan: &ExecPlan, server: &mut Server) -> Result<Served, Error> {
         spec: &container.spec,
         pidfd: pidfd.as_fd(),
         cgroup: &cgroup,
+        sub: &SubCgroups::default(),
         stdio: inside,
         description: &description,
         preserved_fds: 0,

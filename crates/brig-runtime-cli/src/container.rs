@@ -12,7 +12,7 @@
 use crate::failure::{Failure, Step};
 use brig_monitor::records;
 use brig_monitor::state::ProcessId;
-use brig_runtime::cgroup::Cgroup;
+use brig_runtime::cgroup::{self, Cgroup};
 use brig_runtime::hooks::Description;
 use brig_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
@@ -50,7 +50,7 @@ pub(crate) struct Record {
     /// The user who made it.
     pub owner: u32,
     /// Its cgroup.
-    pub cgroup: PathBuf,
+    pub cgroup: cgroup::Record,
 }
 
 /// A container that this command works on.
@@ -167,7 +167,7 @@ impl Container {
 
     /// Finds its cgroup.
     pub fn cgroup(&self) -> Result<Cgroup, Failure> {
-        Ok(Cgroup::open(&self.record.cgroup)?)
+        Ok(Cgroup::from_record(&self.record.cgroup)?)
     }
 
     /// Says what it is doing.

@@ -14,11 +14,11 @@ use crate::failure::{Failure, Step};
 use crate::global::Global;
 use crate::sockets;
 use brig_monitor::state::{ProcessId, now_ns};
-use brig_runtime::cgroup::Cgroup;
+use brig_runtime::cgroup::{Cgroup, Driver};
 use brig_runtime::create::{self, Created, Request, RootMounts};
 use brig_runtime::hooks::{self, Description, Moment};
 use brig_runtime::launch;
-use brig_spec::runtime::{Process, Spec};
+use brig_spec::runtime::{LinuxNamespaceType, Mount, Process, Spec};
 use brig_sys::clone::Child;
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -92,19 +92,22 @@ pub(crate) fn make(global: &Global, id: &str, options: &Options, start: Start) -
         preserved_fds = preserve_fds(process, options.preserved_fds)?;
     }
     let rootfs = rootfs_path(&spec, bundle)?;
-    let cgroup = Cgroup::open(&cgroup_path(&spec, id))?;
+    let cgroup = cgroup_of(global, &spec, id)?;
     let (directory, directory_fd) = Container::reserve(&global.root, id)?;
     let plan = Plan { global, id, options, start, preserved_fds, spec: &spec, rootfs: &rootfs, cgroup: &cgroup };
     match bring_up(&plan, &text, &directory, directory_fd) {
         Ok((container, child, console)) => Ok(Made { container, child, spec, console }),
-        Err((failure, begun)) => {
-            if begun {
+        Err((failure, reached)) => {
+            if reached == Reached::Process {
                 let description = Description::new(id, bundle, &spec);
                 let after = spec.hooks().as_ref().map(|hooks| Moment::Poststop.of(hooks)).unwrap_or_default();
                 if let Err(error) = hooks::run(Moment::Poststop, after, &description.state("stopped", 0)) {
                     global.log.warning(&Failure::from(error).to_string());
                 }
                 let _ = cgroup.kill_all();
+            }
+            // A cgroup that was refused because others are in it is theirs.
+            if reached != Reached::Nothing && cgroup.pids().is_empty() {
                 let _ = cgroup.remove();
             }
             let _ = container::forget(&directory);
@@ -124,14 +127,25 @@ struct Plan<'a> {
     cgroup: &'a Cgroup,
 }
 
-/// Makes the process and its record. A failure says whether there may be something of the container to undo.
+/// How far a failed attempt came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    /// There is nothing to undo.
+    Nothing,
+    /// There may be a cgroup.
+    Cgroup,
+    /// There was a process in it.
+    Process,
+}
+
+/// Makes the process and its record. A failure says how far it came.
 fn bring_up(
     plan: &Plan<'_>,
     text: &[u8],
     directory: &Path,
     directory_fd: OwnedFd,
-) -> Result<(Container, Child, Option<OwnedFd>), (Failure, bool)> {
-    let before = |failure: Failure| (failure, false);
+) -> Result<(Container, Child, Option<OwnedFd>), (Failure, Reached)> {
+    let before = |failure: Failure| (failure, Reached::Nothing);
     keep_configuration(directory_fd.as_fd(), text).map_err(before)?;
     let door = match plan.start {
         Start::Now => None,
@@ -144,8 +158,9 @@ fn bring_up(
         keyring: plan.options.keyring,
         ..Request::new(plan.id, plan.spec, plan.cgroup, &plan.options.bundle)
     };
-    let after = |failure: Failure| (failure, true);
-    let starting = create::begin(request, |_| mount_root(plan.rootfs)).map_err(|e| after(e.into()))?;
+    let after = |failure: Failure| (failure, Reached::Process);
+    let starting = create::begin(request, |_| mount_root(plan.rootfs));
+    let starting = starting.map_err(|error| (error.into(), Reached::Cgroup))?;
     let mut created = starting.finish().map_err(|e| after(e.into()))?;
     let console = created.console.take();
     let console = hand_out(plan.options, &created, console).map_err(after)?;
@@ -157,7 +172,7 @@ fn bring_up(
         rootfs: plan.rootfs.into(),
         created: now_ns(),
         owner: rustix::process::geteuid().as_raw(),
-        cgroup: plan.cgroup.path(),
+        cgroup: plan.cgroup.to_record(),
     };
     let container = Container::write(directory.into(), directory_fd, record).map_err(after)?;
     let child = match plan.start {
@@ -246,13 +261,27 @@ fn forgive(text: &[u8], global: &Global) -> Option<(Vec<u8>, Spec)> {
     Some((value.to_string().into_bytes(), spec))
 }
 
-/// The cgroup of a configuration: below the root of each hierarchy.
-pub(crate) fn cgroup_path(spec: &Spec, id: &str) -> PathBuf {
-    let specified = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
-    match specified.filter(|path| !path.as_os_str().is_empty()) {
-        Some(path) => Path::new("/").join(path),
-        None => Path::new("/").join(id),
+/// The cgroup of a configuration, which need not exist yet.
+pub(crate) fn cgroup_of(global: &Global, spec: &Spec, id: &str) -> Result<Cgroup, Failure> {
+    let specified = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+    let cgroup = Cgroup::of_container(specified, id, &Driver::Cgroupfs)?;
+    Ok(cgroup.rootless(global.rootless).exclusive(true).owner(cgroup_owner(spec)))
+}
+
+/// Who gets the cgroup: the root of a container that may write to it, being in a user and a cgroup namespace of its own.
+fn cgroup_owner(spec: &Spec) -> Option<u32> {
+    let linux = spec.linux().as_ref()?;
+    let own = |kind| linux.namespaces().iter().flatten().any(|n| n.typ() == kind && n.path().is_none());
+    let writable = |m: &Mount| {
+        matches!(m.typ().as_deref(), Some("cgroup" | "cgroup2"))
+            && !m.options().iter().flatten().any(|option| option == "ro" || option == "rro")
+    };
+    if !own(LinuxNamespaceType::User) || !own(LinuxNamespaceType::Cgroup) {
+        return None;
     }
+    spec.mounts().iter().flatten().find(|m| writable(m))?;
+    let maps = linux.uid_mappings().as_deref().unwrap_or_default();
+    maps.iter().find(|map| map.container_id() == 0).map(|map| map.host_id())
 }
 
 fn rootfs_path(spec: &Spec, bundle: &Path) -> Result<PathBuf, Failure> {

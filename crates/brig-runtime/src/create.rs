@@ -148,8 +148,7 @@ pub fn begin(
     }
     let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
     let mut birthplace = None;
-    if request.cgroup.layout().is_pure_v2() {
-        request.cgroup.create(resources)?;
+    if request.cgroup.takes_births() && !request.cgroup.create(resources)?.nothing {
         birthplace = request.cgroup.birthplace()?;
     }
     let (ours, theirs) = protocol::pair()?;
@@ -192,8 +191,7 @@ pub fn begin(
     // The child has its own copy of everything; of this one only what `start` needs is kept.
     let Init { program, .. } = init;
     if birthplace.is_none() {
-        request.cgroup.create(resources)?;
-        request.cgroup.add(process.child()?.pid)?;
+        request.cgroup.enclose(process.child()?.pid, resources)?;
         process.channel.say(Word::Cgroup).step(|| "tell the container's process to go on".into())?;
     }
     Ok(Starting { process, program, hooks, description, listener })

@@ -15,7 +15,7 @@
 //! before it has left the machine's mounts and all descriptors but its own (CVE-2016-9962, CVE-2024-21626). Nothing here is
 //! dumpable, and the executable is not writable (see `brig-monitor`'s `protect.rs`).
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, SubCgroups};
 use crate::create::Running;
 use crate::error::{Context, Error};
 use crate::hooks::Description;
@@ -42,6 +42,8 @@ pub struct Request<'a> {
     pub pidfd: BorrowedFd<'a>,
     /// The container's cgroup.
     pub cgroup: &'a Cgroup,
+    /// Where below it the process goes.
+    pub sub: &'a SubCgroups,
     /// Standard input, output and error; none with a terminal, and none to hand on this process's own.
     pub stdio: Option<[OwnedFd; 3]>,
     /// What the container's state says, for a seccomp listener.
@@ -67,7 +69,7 @@ pub fn enter(request: Request<'_>) -> Result<Entered, Error> {
     program.preserved_fds = request.preserved_fds;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .step(|| "close this process to others".into())?;
-    let birthplace = request.cgroup.birthplace()?;
+    let birthplace = request.cgroup.birthplace_in(request.sub)?;
     let (ours, theirs) = protocol::pair()?;
     let in_cgroup = birthplace.is_some();
     let stdio = request.stdio;
@@ -79,7 +81,7 @@ pub fn enter(request: Request<'_>) -> Result<Entered, Error> {
     .step(|| "make the process".into())?;
     drop(theirs);
     drop(stdio);
-    let born = hear_of_birth(&doorkeeper, &ours, if in_cgroup { None } else { Some(request.cgroup) });
+    let born = hear_of_birth(&doorkeeper, &ours, if in_cgroup { None } else { Some((request.cgroup, request.sub)) });
     let _ = waitid(WaitId::PidFd(doorkeeper.pidfd.as_fd()), WaitIdOptions::EXITED);
     let listener = Listener::parse(request.spec, request.description);
     let mut entered = Entered { child: born?, channel: ours, program, listener, console: None };
@@ -106,9 +108,13 @@ impl Entered {
 }
 
 /// Lets the doorkeeper go on, and takes the process that it bore: a child of this one, by CLONE_PARENT.
-fn hear_of_birth(doorkeeper: &Child, channel: &Channel, cgroup: Option<&Cgroup>) -> Result<Child, Error> {
-    if let Some(cgroup) = cgroup {
-        cgroup.add(doorkeeper.pid)?;
+fn hear_of_birth(
+    doorkeeper: &Child,
+    channel: &Channel,
+    cgroup: Option<(&Cgroup, &SubCgroups)>,
+) -> Result<Child, Error> {
+    if let Some((cgroup, sub)) = cgroup {
+        cgroup.add_to(doorkeeper.pid, sub)?;
         channel.say(Word::Cgroup).step(|| "tell the process to go on".into())?;
     }
     let packet = channel.expect(Word::Born)?;

@@ -2,10 +2,10 @@
 
 use super::{Command, container_id};
 use crate::arguments::{Ends, Opt, Parsed, flag};
-use crate::container::{Container, Status};
-use crate::failure::{Failure, Step};
+use crate::container::{self, CONFIG_FILE, Container, Status};
+use crate::failure::Failure;
 use crate::global::Global;
-use crate::teardown;
+use crate::{make, teardown};
 
 const OPTIONS: [Opt; 1] =
     [flag("force", 'f', "end the container first if it runs; one that does not exist is no error")];
@@ -41,15 +41,21 @@ fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// What a `create` that was killed half way leaves: a directory without a record.
+/// What a `create` that was killed half way leaves: a directory without a record, and perhaps a cgroup.
 fn without_record(global: &Global, id: &str, force: bool, failure: Failure) -> Result<u8, Failure> {
-    crate::container::check_id(id)?;
+    container::check_id(id)?;
     if !force {
         return Err(failure);
     }
     let directory = global.root.join(id);
-    if directory.exists() {
-        std::fs::remove_dir_all(&directory).step(|| format!("remove {}", directory.display()))?;
+    let spec = std::fs::read(directory.join(CONFIG_FILE)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    if let Some(spec) = spec {
+        let cgroup = make::cgroup_of(global, &spec, id)?;
+        // Its process ended with its maker. Whoever is in there is another's.
+        if cgroup.pids().is_empty() {
+            cgroup.remove()?;
+        }
     }
+    container::forget(&directory)?;
     Ok(0)
 }

@@ -7,6 +7,7 @@ use crate::failure::{Failure, Step};
 use crate::foreground::Foreground;
 use crate::global::Global;
 use crate::{make, sockets};
+use brig_runtime::cgroup::SubCgroups;
 use brig_runtime::enter::{self, Request};
 use brig_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec};
 use rustix::fs::{Mode, OFlags};
@@ -74,6 +75,7 @@ fn exec(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
     let preserved_fds = make::preserve_fds(&mut process, parsed.number("preserve-fds")?.unwrap_or(0))?;
     let foreground = if detach { None } else { Some(Foreground::begin()?) };
     let cgroup = container.cgroup()?;
+    let sub = SubCgroups::parse(&parsed.values("cgroup").collect::<Vec<_>>())?;
     let description = container.description(&spec);
     let pidfd = container.pidfd()?;
     let request = Request {
@@ -81,6 +83,7 @@ fn exec(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
         spec: &spec,
         pidfd: pidfd.as_fd(),
         cgroup: &cgroup,
+        sub: &sub,
         stdio: None,
         description: &description,
         preserved_fds,
