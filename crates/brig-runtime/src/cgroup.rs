@@ -18,6 +18,7 @@ mod metrics;
 mod oom;
 mod place;
 mod stats;
+mod systemd;
 mod v1;
 mod v2;
 
@@ -32,6 +33,7 @@ pub use metrics::{
 pub use oom::{OomEvent, OomWatch};
 pub use place::{Driver, Record, SubCgroups};
 pub use stats::{DeviceIo, Stats};
+pub use systemd::Bus;
 
 use crate::error::{Context, Error};
 use place::Place;
@@ -60,11 +62,12 @@ pub struct Cgroup {
     chosen: bool,
     exclusive: bool,
     owner: Option<u32>,
+    unit: Option<Arc<systemd::Unit>>,
 }
 
 impl Cgroup {
     fn at(layout: Arc<Layout>, place: Place) -> Self {
-        Self { layout, place, rootless: false, chosen: false, exclusive: false, owner: None }
+        Self { layout, place, rootless: false, chosen: false, exclusive: false, owner: None, unit: None }
     }
 
     /// Names the cgroup at `path` (absolute below each hierarchy, such as `/brig/<id>`); it need not exist.
@@ -89,6 +92,10 @@ impl Cgroup {
             Driver::Cgroupfs => {
                 let place = place::find(&layout, cgroups_path, id)?;
                 Ok(Self { chosen, ..Self::at(layout, place) })
+            }
+            Driver::Systemd(bus) => {
+                let (unit, place) = systemd::find(cgroups_path, id, bus)?;
+                Ok(Self { chosen, unit: Some(Arc::new(unit)), ..Self::at(layout, place) })
             }
         }
     }
@@ -131,10 +138,10 @@ impl Cgroup {
         self.layout.hierarchies[index].mount.join(self.place.below(index))
     }
 
-    /// Says whether a container's process can be born in the cgroup: on pure v2. Elsewhere it is moved by
-    /// [`Self::enclose`].
+    /// Says whether a container's process can be born in the cgroup: on pure v2, where systemd does not have to be given
+    /// the process first. Elsewhere it is moved by [`Self::enclose`].
     pub fn takes_births(&self) -> bool {
-        self.layout.is_pure_v2()
+        self.layout.is_pure_v2() && self.unit.is_none()
     }
 
     /// Opens the directory in which clone3(2) lets a child be born: on pure v2 only.
@@ -265,8 +272,9 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Removes the directories, those below first. Processes that are dying get a bounded time; one that stays is an error.
+    /// Removes the unit, if it is one, and the directories, those below first. Processes that are dying get a bounded time; one that stays is an error.
     pub fn remove(&self) -> Result<(), Error> {
+        let stopped = self.unit.as_ref().map_or(Ok(()), |unit| unit.stop());
         for (index, directory) in self.directories().enumerate() {
             match remove_tree(&directory) {
                 Ok(()) => {}
@@ -275,7 +283,7 @@ impl Cgroup {
                 Err(errno) => return Err(errno).step(|| format!("remove the cgroup {}", directory.display())),
             }
         }
-        Ok(())
+        stopped
     }
 
     /// Returns the directory that holds `controller`, and whether it is a v2 one.

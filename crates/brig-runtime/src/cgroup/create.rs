@@ -24,9 +24,16 @@ impl Cgroup {
     /// that the kernel refuses; a controller that is asked for and not there; no permission, unless the cgroup is a
     /// rootless one and nothing was asked for.
     pub fn create(&self, resources: Option<&LinuxResources>) -> Result<Made, Error> {
+        if self.unit.is_some() {
+            return Err(Error::invalid("make the systemd unit", "a scope needs a process to begin with"));
+        }
         let nothing = LinuxResources::default();
         let resources = resources.unwrap_or(&nothing);
         self.check_asked(resources)?;
+        self.make(resources)
+    }
+
+    fn make(&self, resources: &LinuxResources) -> Result<Made, Error> {
         let mut made = Made::default();
         let mut new = Vec::with_capacity(self.layout.hierarchies.len());
         for (index, hierarchy) in self.layout.hierarchies.iter().enumerate() {
@@ -45,10 +52,26 @@ impl Cgroup {
         Ok(made)
     }
 
-    /// Makes the cgroup, writes the limits and moves a process into it.
+    /// Makes the cgroup, writes the limits and moves a process into it. A unit of systemd is made in this way only.
     pub fn enclose(&self, pid: i32, resources: Option<&LinuxResources>) -> Result<Made, Error> {
-        let made = self.create(resources)?;
-        if !made.nothing {
+        let Some(unit) = &self.unit else {
+            let made = self.create(resources)?;
+            if !made.nothing {
+                self.add(pid)?;
+            }
+            return Ok(made);
+        };
+        let nothing = LinuxResources::default();
+        let resources = resources.unwrap_or(&nothing);
+        self.check_asked(resources)?;
+        if self.exclusive {
+            self.check_unused()?;
+        }
+        let resources = self.start_unit(unit, pid, resources)?;
+        // What systemd has made now holds the process, and is no stranger's.
+        let made = self.clone().exclusive(false).make(&resources)?;
+        if !self.layout.is_pure_v2() {
+            // Of v1's hierarchies systemd joins those that it uses itself.
             self.add(pid)?;
         }
         Ok(made)
@@ -138,6 +161,11 @@ impl Cgroup {
     /// Writes the limits that `resources` names and leaves all others.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
         self.check_asked(resources)?;
+        let told = match &self.unit {
+            Some(unit) => Some(self.set_unit(unit, resources)?),
+            None => None,
+        };
+        let resources = told.as_ref().unwrap_or(resources);
         for (index, hierarchy) in self.layout.hierarchies.iter().enumerate() {
             self.write_limits(index, hierarchy, resources, false)?;
             if let Some(rules) = resources.devices() {

@@ -151,6 +151,19 @@ impl Plan {
     }
 }
 
+/// Device rules as a unit of systemd has them: the policy, and what is allowed, with the access.
+pub(super) type UnitRules = (&'static str, Vec<(String, String)>);
+
+/// Translates the rules for systemd, which on v1 writes its own into the same files.
+pub(super) fn for_systemd(rules: &[LinuxDeviceCgroup]) -> Result<UnitRules, Error> {
+    let table = Table::of(&with_defaults(rules)?)?;
+    if !table.allows_by_default() {
+        return Ok(("strict", table.units()));
+    }
+    // It cannot allow everything but something: until the files are written it allows nothing then.
+    Ok(if table.units().is_empty() { ("auto", Vec::new()) } else { ("strict", Vec::new()) })
+}
+
 /// Puts a program with these rules in the place of the one in force; until then that one counts, and never neither.
 pub(super) fn set_v2(directory: &Path, rules: &[LinuxDeviceCgroup], new: bool) -> Result<(), Error> {
     let rules = with_defaults(rules)?;

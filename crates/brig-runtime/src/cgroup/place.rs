@@ -8,8 +8,10 @@
 //! ```
 //!
 //! On v2 it is "beside" because a cgroup that holds processes, as the runtime's own does, cannot hand controllers down.
+//! With systemd (`systemd.rs`) the path is `slice:prefix:name`.
 
 use super::layout::{Hierarchy, Layout};
+use super::systemd::{Bus, Unit};
 use super::{Cgroup, file};
 use crate::error::{Context, Error};
 use rustix::io::Errno;
@@ -24,6 +26,8 @@ pub enum Driver {
     /// This program, by making directories.
     #[default]
     Cgroupfs,
+    /// systemd, which is asked for a unit over D-Bus.
+    Systemd(Bus),
 }
 
 /// The cgroup's path below the mount of each hierarchy.
@@ -80,10 +84,12 @@ pub(super) fn find(layout: &Layout, cgroups_path: Option<&Path>, id: &str) -> Re
 }
 
 /// A cgroup as a state file keeps it: from it another process opens the very same one, without looking at the machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
     hierarchies: Vec<RecordedHierarchy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unit: Option<Unit>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     rootless: bool,
 }
@@ -124,6 +130,7 @@ impl Cgroup {
         };
         Record {
             hierarchies: self.layout.hierarchies.iter().enumerate().map(recorded).collect(),
+            unit: self.unit.as_deref().cloned(),
             rootless: self.rootless,
         }
     }
@@ -149,7 +156,11 @@ impl Cgroup {
             Some((first, others)) if others.iter().all(|path| path == first) => Place::Same(first.clone()),
             _ => Place::Each(paths),
         };
-        Ok(Self { rootless: record.rootless, ..Self::at(Arc::new(layout), place) })
+        Ok(Self {
+            rootless: record.rootless,
+            unit: record.unit.clone().map(Arc::new),
+            ..Self::at(Arc::new(layout), place)
+        })
     }
 }
 
@@ -241,6 +252,7 @@ impl Cgroup {
             match super::move_process(&directory, pid) {
                 Ok(()) => {}
                 Err(Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::ROFS) if self.may_lack(index) => {}
+                Err(Errno::ACCESS | Errno::PERM) if self.unit.is_some() => return self.attach_by_systemd(pid, below),
                 Err(errno) => {
                     let error = file::refused(&directory.join("cgroup.procs"), &pid.to_string(), errno);
                     return Err(Error::setup(

@@ -3,6 +3,7 @@
 mod limits;
 
 pub(super) use limits::set as set_limits;
+pub(super) use limits::{check_memory, io_weight, swap_alone, weight_of_shares};
 
 use super::file::{self, write};
 use super::{Hierarchy, v1};

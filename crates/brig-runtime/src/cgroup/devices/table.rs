@@ -3,7 +3,7 @@
 //! The kernel shows the exceptions of a table that refuses by default, and nothing of one that allows by default. From the
 //! table in force and the wanted one follow the fewest writes: a device that both allow stays allowed throughout.
 
-use super::{EVERYTHING, MKNOD, READ, Rule, WRITE};
+use super::{MKNOD, READ, Rule, WRITE};
 use crate::error::Error;
 use std::collections::BTreeMap;
 
@@ -108,6 +108,21 @@ impl Table {
         table
     }
 
+    /// Lists the exceptions as the pairs of systemd's `DeviceAllow`; devices of any major number it has no word for.
+    pub(super) fn units(&self) -> Vec<(String, String)> {
+        let pair = |(key, access): (&Key, &u8)| {
+            let kind = if key.block { "block" } else { "char" };
+            let name = match (key.major, key.minor) {
+                (None, None) => format!("{kind}-*"),
+                (Some(major), None) => format!("{kind}-{major}"),
+                (Some(major), Some(minor)) => format!("/dev/{kind}/{major}:{minor}"),
+                (None, Some(_)) => return None,
+            };
+            Some((name, letters(*access)))
+        };
+        self.exceptions.iter().filter_map(pair).collect()
+    }
+
     /// Lists the writes that turn this table into `target`.
     pub(super) fn changes_to(&self, target: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -136,14 +151,15 @@ impl Table {
     }
 }
 
+fn letters(access: u8) -> String {
+    [('r', READ), ('w', WRITE), ('m', MKNOD)].iter().filter(|(_, bit)| access & bit != 0).map(|(l, _)| l).collect()
+}
+
 /// Writes an exception as the kernel reads it: `c 1:3 rwm`.
 fn line(key: Key, access: u8) -> String {
     let number = |n: Option<u32>| n.map_or("*".into(), |n| n.to_string());
-    let letters: String =
-        [('r', READ), ('w', WRITE), ('m', MKNOD)].iter().filter(|(_, bit)| access & bit != 0).map(|(l, _)| l).collect();
-    debug_assert!(access & !EVERYTHING == 0, "there are three kinds of access");
     let kind = if key.block { 'b' } else { 'c' };
-    format!("{kind} {}:{} {letters}", number(key.major), number(key.minor))
+    format!("{kind} {}:{} {}", number(key.major), number(key.minor), letters(access))
 }
 
 #[cfg(test)]
@@ -177,6 +193,15 @@ mod tests {
             changes(&Table::unknown(), r#"[{"allow":true,"major":7,"minor":1,"access":"r"}]"#),
             ["deny a", "allow c 7:1 r", "allow b 7:1 r"]
         );
+    }
+
+    #[test]
+    fn systemd_has_words_for_most_exceptions() {
+        let rules = r#"[{"allow":true,"type":"c","access":"m"},{"allow":true,"type":"c","major":136,"access":"rw"},
+            {"allow":true,"type":"b","major":8,"minor":1},{"allow":true,"type":"b","minor":1,"access":"r"}]"#;
+        let units = table(rules).unwrap().units();
+        let words: Vec<String> = units.into_iter().map(|(device, access)| format!("{device} {access}")).collect();
+        assert_eq!(words, ["char-* m", "char-136 rw", "/dev/block/8:1 rwm"]);
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn number(value: i64) -> String {
 
 /// Returns the limit of swap alone, as v2 has it, from the limit of memory plus swap that a configuration has: none is no
 /// change, -1 no limit.
-pub(super) fn swap_alone(memory: &LinuxMemory) -> Result<Option<i64>, Error> {
+pub(in crate::cgroup) fn swap_alone(memory: &LinuxMemory) -> Result<Option<i64>, Error> {
     let limit = memory.limit().unwrap_or(0);
     let wrong = |why: String| Err(Error::invalid("limit the swap", why));
     match memory.swap().unwrap_or(0) {
@@ -70,7 +70,7 @@ pub(super) fn swap_alone(memory: &LinuxMemory) -> Result<Option<i64>, Error> {
 }
 
 /// Refuses limits that are in use already, where the configuration asks for that: the kernel would kill processes instead.
-pub(super) fn check_memory(directory: &Path, memory: &LinuxMemory) -> Result<(), Error> {
+pub(in crate::cgroup) fn check_memory(directory: &Path, memory: &LinuxMemory) -> Result<(), Error> {
     if memory.check_before_update() != Some(true) {
         return Ok(());
     }
@@ -106,7 +106,7 @@ fn memory(directory: &Path, memory: &LinuxMemory) -> Result<(), Error> {
 
 /// Turns shares of v1 (2 to 262144, default 1024) into a weight (1 to 10000, default 100) along a curve that meets all
 /// three points; the straight line that was used before makes 1024 shares a weight of 39.
-pub(super) fn weight_of_shares(shares: u64) -> u64 {
+pub(in crate::cgroup) fn weight_of_shares(shares: u64) -> u64 {
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     match shares {
         0 => 0,
@@ -164,7 +164,7 @@ fn cpuset(directory: &Path, cpu: &LinuxCpu) -> Result<(), Error> {
 }
 
 /// The weights of v1 and of BFQ, 10 to 1000, as the 1 to 10000 of `io.weight`.
-fn io_weight(weight: u16) -> u64 {
+pub(in crate::cgroup) fn io_weight(weight: u16) -> u64 {
     1 + u64::from(weight).saturating_sub(10) * 9999 / 990
 }
 
