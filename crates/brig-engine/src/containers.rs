@@ -15,6 +15,7 @@
 mod attach;
 mod borrow;
 mod copy;
+mod copy_stream;
 mod create;
 mod diff;
 mod due;
@@ -37,6 +38,7 @@ mod wait;
 
 pub use attach::attach;
 pub use copy::{CopyOptions, copy_in, copy_out};
+pub use copy_stream::{stream_in, stream_out};
 pub use create::{Created, Source, create};
 pub use diff::{Change, diff};
 pub use due::{Revived, is_due, start_due};

@@ -32,6 +32,7 @@ mod limits;
 mod observe;
 mod pump;
 mod rootfs;
+pub mod stream;
 mod tarball;
 mod unpack;
 

@@ -25,6 +25,7 @@ use std::io::BufRead;
 use std::os::fd::OwnedFd;
 
 pub(crate) use attributes::Attributes;
+pub(crate) use entry::write_data;
 pub(crate) use merged::Merged;
 
 use crate::limits::Limits;
@@ -104,7 +105,7 @@ impl Unpacked {
 }
 
 /// Splits a path of the archive into components: `.` and empty ones fall away, `..` is refused.
-fn normalise(path: &[u8]) -> Result<Vec<u8>, Fault> {
+pub(crate) fn normalise(path: &[u8]) -> Result<Vec<u8>, Fault> {
     if path.is_empty() || path.contains(&0) {
         return Err(Fault::path(path, "it is not a path"));
     }
@@ -129,7 +130,7 @@ fn normalise(path: &[u8]) -> Result<Vec<u8>, Fault> {
 }
 
 /// Splits a normalised path into its parent and its last component.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|b| *b == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (b"", path),
@@ -149,7 +150,7 @@ fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 /// Yields the path's prefixes from the first component to the whole.
-fn prefixes(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn prefixes(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i).chain([path.len()]);
     ends.filter(|end| *end > 0).map(move |end| &path[..end])
 }

@@ -392,6 +392,91 @@ fn files_go_in_and_out_and_changes_are_told() {
     assert_ne!(inside, std::fs::read_to_string("/etc/hostname").unwrap());
 }
 
+/// Runs a shell line in which `$brig` is the program.
+#[track_caller]
+fn line(engine: &Engine, line: &str) -> String {
+    let mut command = engine.prepare(std::path::Path::new("bash"), &["-eo", "pipefail", "-c", line]);
+    command.env("brig", env!("CARGO_BIN_EXE_brig"));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn archives_go_in_and_out_on_the_stream() {
+    let engine = Engine::new();
+    line(&engine, "mkdir -p in/sub && echo one > in/sub/file && ln -s file in/sub/link && chmod 4750 in/sub/file");
+    for (name, flags) in
+        [("made", &[][..]), ("runs", &[]), ("mapped", &["--userns=auto"]), ("asleep", &["--userns=auto"])]
+    {
+        let volume = format!("{name}-data:/data");
+        let more = ["--name", name, "--network", "none", "-v", &volume, "busybox", "sleep", "1000"];
+        engine.brig(&[&["create"], flags, &more].concat()).ok();
+        if ["runs", "mapped"].contains(&name) {
+            engine.brig(&["start", name]).ok();
+        }
+        for place in ["/tmp", "/data"] {
+            line(&engine, &format!("tar -c --owner=7 --group=8 -C in . | $brig cp - {name}:{place}"));
+            line(&engine, &format!("tar -cz -C in sub | $brig cp - {name}:{place}/sub"));
+            let told = line(&engine, &format!("$brig cp {name}:{place}/sub - | tar -tv --numeric-owner"));
+            let entries: Vec<&str> = told.lines().collect();
+            assert_eq!(entries.len(), 6, "{told}");
+            let is = |mode: &str, owner: &str, end: &str| {
+                let fits = |l: &&str| l.starts_with(mode) && l.contains(owner) && l.ends_with(end);
+                assert!(entries.iter().any(fits), "{name}: no `{mode} {owner} {end}` in\n{told}");
+            };
+            is("drwxr-xr-x", " 7/8 ", " sub/");
+            is("-rwsr-x---", " 7/8 ", " sub/file");
+            is("lrwxrwxrwx", " 7/8 ", " sub/link -> file");
+            is("-rwsr-x---", " 0/0 ", " sub/sub/file");
+            assert_eq!(line(&engine, &format!("$brig cp {name}:{place}/sub/file - | tar -xO")), "one\n");
+            let content = line(&engine, &format!("$brig cp {name}:{place}/sub/. - | tar -t"));
+            assert!(content.lines().any(|l| l == "./file") && !content.contains("./sub/sub/"), "{content}");
+            let linked = line(&engine, &format!("$brig cp -L {name}:{place}/sub/link - | tar -xO"));
+            assert_eq!(linked, "one\n");
+        }
+        if name == "mapped" {
+            assert_eq!(engine.brig(&["exec", name, "stat", "-c", "%u:%g", "/tmp/sub/file"]).ok(), "7:8");
+        }
+    }
+    for name in ["ro", "ro-mapped"] {
+        let flags: &[&str] = if name == "ro" { &[] } else { &["--userns=auto"] };
+        let more = ["--name", name, "--network", "none", "-v", "runs-data:/data:ro", "busybox", "sleep", "1000"];
+        engine.brig(&[&["create"], flags, &more].concat()).ok();
+        for _ in 0..2 {
+            for source in ["-", "in/sub/file"] {
+                let output = engine.brig_with(&["cp", source, &format!("{name}:/data")], b"");
+                // An empty archive writes nothing: the kernel has nothing to say against it in a running container.
+                assert!(
+                    source == "-" || output.status == 1 && output.stderr.to_lowercase().contains("read-only"),
+                    "{output:?}"
+                );
+            }
+            engine.brig(&["start", name]).ok();
+        }
+    }
+    // From one into another.
+    line(&engine, "$brig cp runs:/tmp/sub - | $brig cp - made:/root");
+    assert_eq!(line(&engine, "$brig cp made:/root/sub/sub/file - | tar -xO"), "one\n");
+    // What the kernel shows is left out of a whole root, and nothing of it is changed.
+    let whole = line(&engine, "$brig cp runs:/ - | tar -t");
+    assert!(whole.lines().any(|l| l == "./bin/busybox") && !whole.contains("./proc/1/"), "{whole}");
+    assert!(whole.lines().any(|l| l == "./data/sub/file"), "{whole}");
+    let nowhere = engine.brig_with(&["cp", "-", "runs:/nosuch"], b"");
+    assert!(
+        nowhere.status == 1 && nowhere.stderr.starts_with("error: cannot copy the archive to /nosuch of"),
+        "{nowhere:?}"
+    );
+    let file = engine.brig_with(&["cp", "-", "runs:/tmp/sub/file"], b"");
+    assert!(file.status == 1 && file.stderr.contains("hint: an archive is put into a directory"), "{file:?}");
+    let noise = engine.brig_with(&["cp", "-", "runs:/tmp"], &[b'x'; 1024]);
+    assert!(noise.status == 1 && noise.stderr.contains("because: the tar header at byte 0"), "{noise:?}");
+    for ends in [["-", "-"], ["-", "file"], ["file", "-"]] {
+        let output = engine.brig_with(&["cp", ends[0], ends[1]], b"");
+        assert!(output.status == 1 && output.stderr.contains("neither end of the copy is a container"), "{output:?}");
+    }
+}
+
 #[test]
 fn prune_removes_what_does_not_run() {
     let engine = Engine::new();

@@ -3,14 +3,14 @@
 //! ```text
 //! running   the container's root through /proc/PID/root: its mounts, volumes and tmpfs are all there
 //! stopped   its layers, mounted detached for the occasion while the container is held; a path below one of its
-//!           volumes goes to that volume
+//!           volumes goes to that volume, as it does for a running container with a user namespace
 //! ```
 //!
 //! Inside, every path is resolved by the kernel below the root's descriptor (openat2 with RESOLVE_IN_ROOT), and trees are
 //! copied name by name: links swapped meanwhile lead nowhere else. Nothing of the container is ever executed or loaded.
 
 use super::{find, hold, status};
-use crate::config::{Config, MountKind};
+use crate::config::{Config, MountConfig, MountKind};
 use crate::error::{Error, Result};
 use crate::record::Record;
 use brig_monitor::overlay::{self, Overlay, Upper};
@@ -34,19 +34,21 @@ pub struct CopyOptions {
 }
 
 /// One end of a copy: a directory and, below it, a name that need not exist.
-struct End {
-    directory: OwnedFd,
-    name: CString,
+pub(super) struct End {
+    pub(super) directory: OwnedFd,
+    pub(super) name: CString,
     /// The end itself is meant by its content (`path/.`).
-    content: bool,
+    pub(super) content: bool,
 }
 
 /// A container's root, opened for as long as this lives.
-struct Inside {
-    root: Root,
+pub(super) struct Inside {
+    pub(super) root: Root,
     // Keeps a stopped container from being started meanwhile.
     _held: Option<File>,
-    path: PathBuf,
+    pub(super) path: PathBuf,
+    /// Where the ids of a user namespace begin on this root's disk; none where they are as they are inside.
+    pub(super) first_id: Option<u32>,
 }
 
 /// Copies `source` inside the container to `target` on the machine.
@@ -56,10 +58,10 @@ pub fn copy_out(config: &Config, name: &str, source: &Path, target: &Path, optio
         let what = format!("cannot copy {} of container `{}` to {}", source.display(), record.name, target.display());
         Error::io(what, error)
     };
-    let inside = open(config, &record, source)?;
+    let inside = open(config, &record, source, false)?;
     let from = locate(&inside.root, &inside.path, options.follow, source).map_err(failed)?;
     let outside = Root::open_directory(Path::new("/")).map_err(failed)?;
-    let owners = match (options.archive, record.first_id) {
+    let owners = match (options.archive, inside.first_id) {
         (true, Some(first)) => Owners::Shift { from: first, to: 0 },
         (true, None) => Owners::Keep,
         (false, _) => Owners::All(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
@@ -78,9 +80,9 @@ pub fn copy_in(config: &Config, source: &Path, name: &str, target: &Path, option
     let outside = Root::open_directory(Path::new("/")).map_err(failed)?;
     let absolute = std::path::absolute(source).map_err(failed)?;
     let from = locate(&outside, &absolute, options.follow, source).map_err(failed)?;
-    let inside = open(config, &record, target)?;
-    let first = record.first_id.unwrap_or(0);
-    let owners = match (options.archive, record.first_id) {
+    let inside = open(config, &record, target, true)?;
+    let first = inside.first_id.unwrap_or(0);
+    let owners = match (options.archive, inside.first_id) {
         (true, Some(first)) => Owners::Shift { from: 0, to: first },
         (true, None) => Owners::Keep,
         (false, _) => Owners::All(first, first),
@@ -88,37 +90,33 @@ pub fn copy_in(config: &Config, source: &Path, name: &str, target: &Path, option
     copy(&from, &inside.root, &inside.path, owners).map_err(failed)
 }
 
-/// Opens the container's root, and says where in it `path` lies.
-fn open(config: &Config, record: &Record, path: &Path) -> Result<Inside> {
+/// Opens the container's root, and says where in it `path` lies. `write`: something is to be put there.
+pub(super) fn open(config: &Config, record: &Record, path: &Path, write: bool) -> Result<Inside> {
     let failed = |error: io::Error| Error::io(format!("cannot open the files of container `{}`", record.name), error);
     let path = Path::new("/").join(path);
     let now = status::of(config, record);
-    if now.is_active() && now.pid > 0 {
+    let running = now.is_active() && now.pid > 0;
+    let held = if running { None } else { Some(hold(config, &record.id, "copy files of")?) };
+    // A user namespace's volumes are id-mapped: through such a mount, this process could make nothing.
+    if (!running || record.first_id.is_some())
+        && let Some((mount, place, rest)) = mounted_at(config, record, &path)
+    {
+        if write && mount.read_only {
+            return Err(Error::invalid(format!("cannot copy to {} of container `{}`", path.display(), record.name))
+                .reason(format!("what is mounted at {} is read-only", mount.destination.display())));
+        }
+        let root = Root::open_directory(&place).map_err(failed)?;
+        return Ok(Inside { root, _held: held, path: Path::new("/").join(rest), first_id: None });
+    }
+    let first_id = record.first_id;
+    if running {
         let root = Root::open_directory(Path::new(&format!("/proc/{}/root", now.pid))).map_err(failed)?;
         // The pid may have become another's between the look and the open.
         if status::of(config, record).pid != now.pid {
             return Err(Error::conflict(format!("cannot open the files of container `{}`", record.name))
                 .reason("it ended meanwhile"));
         }
-        return Ok(Inside { root, _held: None, path });
-    }
-    let held = hold(config, &record.id, "copy files of")?;
-    for (at, mount) in record.config.mounts.iter().enumerate() {
-        let Ok(rest) = path.strip_prefix(&mount.destination) else { continue };
-        let volume = || {
-            let before =
-                record.config.mounts[..at].iter().filter(|m| matches!(m.kind, MountKind::Volume { .. })).count();
-            record.volumes.get(before).map(|v| crate::volumes::data(config, &v.name))
-        };
-        let place = match &mount.kind {
-            MountKind::Volume { .. } => volume(),
-            MountKind::Bind { source, .. } => Some(source.clone()),
-            _ => None,
-        };
-        if let Some(place) = place {
-            let root = Root::open_directory(&place).map_err(failed)?;
-            return Ok(Inside { root, _held: Some(held), path: Path::new("/").join(rest) });
-        }
+        return Ok(Inside { root, _held: None, path, first_id });
     }
     let dir = record.dir(config);
     let (upper, work) = (dir.join("upper"), dir.join("work"));
@@ -130,11 +128,37 @@ fn open(config: &Config, record: &Record, path: &Path) -> Result<Inside> {
     let mount = overlay::mount(&overlay, None).map_err(|error| {
         Error::internal(format!("cannot open the files of container `{}`", record.name)).because(error)
     })?;
-    Ok(Inside { root: Root::new(mount), _held: Some(held), path })
+    Ok(Inside { root: Root::new(mount), _held: held, path, first_id })
+}
+
+/// The volume or bind below which a path lies: the innermost mount, what it is on the machine, and the rest of the path.
+fn mounted_at<'r>(config: &Config, record: &'r Record, path: &Path) -> Option<(&'r MountConfig, PathBuf, PathBuf)> {
+    let mut volumes = record.volumes.iter();
+    let mut found: Option<(&MountConfig, Option<PathBuf>, PathBuf)> = None;
+    for mount in &record.config.mounts {
+        let place = match &mount.kind {
+            MountKind::Volume { subpath, .. } => {
+                let data = volumes.next().map(|v| crate::volumes::data(config, &v.name));
+                // A part of a volume is looked up anew at each start; here it is no more than a place that is missing.
+                if subpath.is_none() { data } else { None }
+            }
+            MountKind::Bind { source, .. } if source.is_dir() => Some(source.clone()),
+            _ => None,
+        };
+        let Ok(rest) = path.strip_prefix(&mount.destination) else { continue };
+        let deeper = |(earlier, ..): &(&MountConfig, _, _)| {
+            earlier.destination.components().count() <= mount.destination.components().count()
+        };
+        if found.as_ref().is_none_or(deeper) {
+            found = Some((mount, place, rest.to_owned()));
+        }
+    }
+    let (mount, place, rest) = found?;
+    Some((mount, place?, rest))
 }
 
 /// Finds the source of a copy.
-fn locate(root: &Root, path: &Path, follow: bool, typed: &Path) -> io::Result<End> {
+pub(super) fn locate(root: &Root, path: &Path, follow: bool, typed: &Path) -> io::Result<End> {
     let content = typed.as_os_str().as_bytes().ends_with(b"/.") || typed == Path::new(".");
     let mut path = path.to_owned();
     if follow {

@@ -61,16 +61,16 @@ pub enum Fault {
         reason: &'static str,
     },
     /// The layer has more entries than the limit.
-    #[error("the layer has more than {0} entries")]
+    #[error("the archive has more than {0} entries")]
     TooManyEntries(u64),
     /// The layer, or a file of it, is larger than the limit.
-    #[error("the layer unpacks to more than {0} bytes")]
+    #[error("the archive unpacks to more than {0} bytes")]
     TooLarge(u64),
     /// The stream could not be decompressed.
-    #[error("the layer cannot be decompressed")]
+    #[error("the archive cannot be decompressed")]
     Decompress(#[source] io::Error),
     /// The stream could not be read to its end.
-    #[error("the layer cannot be read")]
+    #[error("the archive cannot be read")]
     Stream(#[source] io::Error),
     /// The file system refused an entry.
     #[error("cannot {action} `{path}`")]

@@ -20,18 +20,18 @@ pub(crate) struct Attributes {
 
 impl Attributes {
     /// Returns what a directory gets that nobody describes: root's, 0755.
-    pub(super) fn plain_directory() -> Self {
+    pub(crate) fn plain_directory() -> Self {
         Self { mode: 0o755, uid: 0, gid: 0, mtime: None, xattrs: Vec::new() }
     }
 
     /// Takes the metadata of an archive entry, without overlay's own attributes.
-    pub(super) fn of_entry(entry: &Entry) -> Self {
+    pub(crate) fn of_entry(entry: &Entry) -> Self {
         let xattrs = entry.xattrs.iter().filter(|(name, _)| !is_overlays(name)).cloned().collect();
         Self { mode: entry.mode, uid: entry.uid, gid: entry.gid, mtime: Some(entry.mtime), xattrs }
     }
 
     /// Reads the metadata of an open file or directory of a lower layer, without overlay's own attributes.
-    pub(super) fn of_file(fd: BorrowedFd<'_>, stat: &Stat) -> rustix::io::Result<Self> {
+    pub(crate) fn of_file(fd: BorrowedFd<'_>, stat: &Stat) -> rustix::io::Result<Self> {
         let mut xattrs = Vec::new();
         let mut names = vec![0; 64 << 10];
         let length = match rustix::fs::flistxattr(fd, &mut names[..]) {
@@ -49,7 +49,7 @@ impl Attributes {
 
     /// Takes owner, mode and time alone.
     #[allow(clippy::unnecessary_cast, clippy::cast_possible_truncation, clippy::cast_lossless)] // types differ by machine
-    pub(super) fn of_stat(stat: &Stat) -> Self {
+    pub(crate) fn of_stat(stat: &Stat) -> Self {
         Self {
             mode: stat.st_mode as u32 & 0o7777,
             uid: stat.st_uid,
@@ -62,7 +62,7 @@ impl Attributes {
     /// Gives everything to an open file: owner first (it clears setuid), then mode, attributes, and the time last.
     ///
     /// `created_as` is the mode the file surely has already; a file that was just made as root's own needs no chown.
-    pub(super) fn apply(&self, fd: BorrowedFd<'_>, created_as: Option<u32>) -> rustix::io::Result<()> {
+    pub(crate) fn apply(&self, fd: BorrowedFd<'_>, created_as: Option<u32>) -> rustix::io::Result<()> {
         if self.uid != 0 || self.gid != 0 || created_as.is_none() {
             rustix::fs::fchown(fd, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))?;
         }
@@ -79,7 +79,7 @@ impl Attributes {
     }
 
     /// Gives everything to a symbolic link, a device or a FIFO, which is never opened.
-    pub(super) fn apply_at(&self, parent: BorrowedFd<'_>, name: &[u8], is_link: bool) -> rustix::io::Result<()> {
+    pub(crate) fn apply_at(&self, parent: BorrowedFd<'_>, name: &[u8], is_link: bool) -> rustix::io::Result<()> {
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
         if self.uid != 0 || self.gid != 0 {
             let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
@@ -103,7 +103,8 @@ impl Attributes {
         }
     }
 
-    fn times(&self) -> Option<Timestamps> {
+    /// Returns the time as the calls for it want it.
+    pub(crate) fn times(&self) -> Option<Timestamps> {
         let (seconds, nanoseconds) = self.mtime?;
         let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
         Some(Timestamps { last_access: time, last_modification: time })

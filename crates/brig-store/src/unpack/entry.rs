@@ -98,11 +98,7 @@ impl Unpacked {
             created = create(mode);
         }
         let fd = created.map_err(Fault::io("create", path))?;
-        let written = match &entry.sparse {
-            None => write_all(&fd, path, tarball)?,
-            Some(pieces) => write_pieces(&fd, path, pieces, entry.size, tarball)?,
-        };
-        self.size += written;
+        self.size += write_data(&fd, path, entry, tarball)?;
         Attributes::of_entry(entry).apply(fd.as_fd(), Some(mode & !self.umask)).map_err(Fault::io("describe", path))
     }
 
@@ -205,6 +201,19 @@ impl Unpacked {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(Fault::io("make whiteout", path)(error)),
         }
+    }
+}
+
+/// Writes the data of an entry that is a file, and leaves holes where it has some; returns the number of bytes written.
+pub(crate) fn write_data(
+    fd: &OwnedFd,
+    path: &[u8],
+    entry: &Entry,
+    tarball: &mut Tarball<impl BufRead>,
+) -> Result<u64, Fault> {
+    match &entry.sparse {
+        None => write_all(fd, path, tarball),
+        Some(pieces) => write_pieces(fd, path, pieces, entry.size, tarball),
     }
 }
 

@@ -4,16 +4,18 @@ use super::{Entry, flags, parser};
 use crate::Context;
 use crate::output;
 use crate::report::{self, Outcome};
+use crate::terminal;
 use brig_engine::Error;
 use brig_engine::containers::{self, CopyOptions};
 use clap::Args;
+use std::io::IsTerminal;
 use std::path::Path;
 
 #[derive(Debug, Args)]
 struct Flags {
-    /// `CONTAINER:PATH`, or a path of the machine
+    /// `CONTAINER:PATH`, or a path of the machine; `-` reads a tar from standard input
     source: String,
-    /// A path of the machine, or `CONTAINER:PATH`
+    /// A path of the machine, or `CONTAINER:PATH`; `-` writes a tar to standard output
     target: String,
     /// Keep owners as they are
     #[arg(short, long)]
@@ -42,9 +44,10 @@ fn inside(text: &str) -> Option<(&str, &str)> {
 
 fn copy(context: &Context, flags: &Flags) -> Outcome {
     let options = CopyOptions { archive: flags.archive, follow: flags.follow_link };
-    if flags.source == "-" || flags.target == "-" {
-        return Err(Error::new(brig_engine::Kind::Unsupported, "`brig cp` does not read or write archives yet")
-            .hint("name a directory instead of `-`, or use `brig exec CONTAINER tar -c PATH`"));
+    match (flags.source.as_str(), flags.target.as_str()) {
+        ("-", target) if target != "-" => return from_stream(context, target),
+        (source, "-") if source != "-" => return to_stream(context, source, options),
+        _ => {}
     }
     match (inside(&flags.source), inside(&flags.target)) {
         (Some((name, source)), None) => {
@@ -57,12 +60,34 @@ fn copy(context: &Context, flags: &Flags) -> Outcome {
             return Err(Error::invalid("`brig cp` does not copy from one container to another")
                 .hint("copy to a directory of the machine first"));
         }
-        (None, None) => {
-            return Err(
-                Error::invalid("neither end of the copy is a container").hint("write one of them as CONTAINER:PATH")
-            );
-        }
+        (None, None) => return Err(no_container()),
     }
+    Ok(0)
+}
+
+fn no_container() -> Error {
+    Error::invalid("neither end of the copy is a container").hint("write one of them as CONTAINER:PATH")
+}
+
+/// `brig cp - CONTAINER:PATH`
+fn from_stream(context: &Context, target: &str) -> Outcome {
+    let (name, target) = inside(target).ok_or_else(no_container)?;
+    if terminal::stdin_is_terminal() {
+        return Err(Error::invalid("standard input is a terminal, and no archive")
+            .hint(format!("write it as `tar -c FILES | brig cp - {name}:{target}`")));
+    }
+    containers::stream_in(&context.config, std::io::stdin().lock(), name, Path::new(target))?;
+    Ok(0)
+}
+
+/// `brig cp CONTAINER:PATH -`
+fn to_stream(context: &Context, source: &str, options: CopyOptions) -> Outcome {
+    let (name, source) = inside(source).ok_or_else(no_container)?;
+    if std::io::stdout().is_terminal() {
+        return Err(Error::invalid("standard output is a terminal, and no place for an archive")
+            .hint(format!("write it as `brig cp {name}:{source} - | tar -t`")));
+    }
+    containers::stream_out(&context.config, name, Path::new(source), options.follow, std::io::stdout().lock())?;
     Ok(0)
 }
 

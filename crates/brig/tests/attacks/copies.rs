@@ -2,7 +2,8 @@
 
 use crate::support::{Engine, sh};
 use crate::{exchange, outside, race, rounds, untouched, volume};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
+use testkit::image::{Layer, Meta};
 
 #[test]
 fn copies_both_ways_do_not_follow_what_is_swapped_meanwhile() {
@@ -18,6 +19,16 @@ fn copies_both_ways_do_not_follow_what_is_swapped_meanwhile() {
     sh(&format!("mkfifo {}", shared.join("fifo").display()));
     engine.idle("web", &["--network", "none", "-v", "shared:/v"]);
     std::fs::write(engine.path("payload"), "sent").unwrap();
+    // Through each name that is swapped, as a directory, a file and a pipe.
+    let archive = Layer::new()
+        .file("dir/new", "sent")
+        .file("dir/secret", "sent")
+        .directory("dir/made", 0o777)
+        .entry(b'6', "dir/pipe", "", b"", &Meta::mode(0o666))
+        .file("file", "sent")
+        .file("v/dir/new", "sent")
+        .entry(b'6', "v/dir/secret", "", b"", &Meta::mode(0o666))
+        .finish();
     let mut turn = 0;
     race(
         || {
@@ -35,6 +46,16 @@ fn copies_both_ways_do_not_follow_what_is_swapped_meanwhile() {
                     let read = sh(&format!("find {to} -type f -exec cat {{}} + 2>/dev/null || true"));
                     assert!(!read.contains("of the machine"), "{from}");
                     sh(&format!("rm -rf {to}"));
+                }
+                // The same as streams: what is read, and what is written.
+                for from in ["web:/v/dir", "web:/v/file", "web:/v"] {
+                    let more: &[&str] = if n % 2 == 0 { &["cp", "-L"] } else { &["cp"] };
+                    let output = engine.brig(&[more, &[from, "-"]].concat());
+                    assert!(!output.stdout.contains("of the machine"), "{from}");
+                }
+                for target in ["web:/v", "web:/v/dir", "web:/"] {
+                    let _ = engine.brig_with(&["cp", "-", target], &archive);
+                    untouched(&outside);
                 }
                 for target in ["web:/v/dir", "web:/v/dir/new", "web:/v/file"] {
                     let _ = engine.brig(&["cp", &engine.text("payload"), target]);
@@ -64,5 +85,27 @@ fn copies_do_not_leave_by_the_containers_proc() {
     let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
     std::fs::write(engine.path("core_pattern"), "|/bin/x").unwrap();
     assert_ne!(engine.brig(&["cp", &engine.text("core_pattern"), "web:/proc/sys/kernel/core_pattern"]).status, 0);
+    // Nor does an archive, directly or through its own links; the same for other files of the kernel.
+    for (target, layer) in [
+        ("web:/", Layer::new().file("proc/sys/kernel/core_pattern", "|/bin/x")),
+        ("web:/proc", Layer::new().file("sys/kernel/core_pattern", "|/bin/x")),
+        ("web:/tmp", Layer::new().symlink("k", "/proc/sys/kernel").file("k/core_pattern", "|/bin/x")),
+        (
+            "web:/tmp",
+            Layer::new().symlink("r", &format!("/proc/1/root/../../..{}", outside.display())).file("r/new", "x"),
+        ),
+        ("web:/tmp", Layer::new().symlink("u", &format!("../../../..{}", outside.display())).file("u/new", "x")),
+        ("web:/", Layer::new().directory("proc/1", 0o777)),
+        ("web:/", Layer::new().directory("sys/fs/cgroup", 0o777)),
+        ("web:/", Layer::new().directory("proc", 0o777)),
+    ] {
+        let mode = std::fs::metadata("/proc/1").unwrap().mode();
+        let output = engine.brig_with(&["cp", "-", target], &layer.finish());
+        untouched(&outside);
+        assert_eq!(std::fs::metadata("/proc/1").unwrap().mode(), mode);
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+        assert_eq!(kernel, pattern, "{output:?}");
+        assert!(target != "web:/" || output.stderr.contains("the kernel's own file systems"), "{output:?}");
+    }
     assert_eq!(std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), pattern);
 }
