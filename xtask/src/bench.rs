@@ -11,6 +11,7 @@
 //! what the kernel accounted to all of them together. Every exit status and output is checked. A peer that is not there
 //! is named as missing. Figures are medians; the least value stands beside them.
 
+mod docker;
 mod measure;
 mod memory;
 mod peers;
@@ -34,7 +35,7 @@ cargo xtask bench [--count N] [--pulls N] [--only CASE[,CASE]] [--cold] [--keep]
   --keep       leave the recipe, the bundle and the strace of the kernel alone in target/bench
   --no-build   take target/release as it is
 
-Needs root. Peers that are measured when they are installed: runc, crun, podman, docker (with a running dockerd).
+Needs root. Peers that are measured when they are installed: runc, crun, podman, docker (with a dockerd that answers; DOCKER_HOST).
 On cgroup v1 the kernel makes a start after a pause wait some 10 ms, whoever starts; a start that follows another closely
 does not wait. Without --cold, a container of the kernel alone runs, unmeasured, right before each measured command.
 ";

@@ -12,11 +12,12 @@ const LIMITS: [&str; 4] = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=40
 
 /// The engines that are there.
 pub struct Engines {
-    /// Whether podman, runc, crun and docker are.
+    /// Whether podman is, by itself and with what it needs.
     pub podman: bool,
     runc: bool,
     crun: bool,
-    docker: bool,
+    /// Whether a dockerd answers.
+    pub docker: bool,
     /// What is not, in words.
     pub missing: Vec<String>,
 }

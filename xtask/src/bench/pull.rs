@@ -1,5 +1,6 @@
 //! Pull and unpack of an image of about 300 MB in 6 gzip layers, from Debian's registry on loopback.
 
+use super::docker::Docker;
 use super::measure::{Peer, interleaved};
 use super::peers::{Engines, words};
 use super::place::Place;
@@ -24,6 +25,10 @@ pub fn run(engines: &Engines, place: &Place, count: usize) -> Result<()> {
     let compressed: usize = image.layers.iter().map(Vec::len).sum();
     let registry = Registry::start();
     registry.push(&image, "bench/files", "latest");
+    let docker = engines.docker.then(|| Docker::reach(&image)).transpose().unwrap_or_else(|error| {
+        println!("docker is not asked to pull: {error:#}");
+        None
+    });
     drop(image);
     let name = format!("{}/bench/files:latest", registry.host());
     let mut peers = Vec::new();
@@ -39,6 +44,7 @@ pub fn run(engines: &Engines, place: &Place, count: usize) -> Result<()> {
             let pull = words(&[&["podman"], &own, &["pull", "--quiet", "--tls-verify=false", &source]]);
             peers.push(peer(&format!("podman pull{title}"), pull, &root, &run, flush));
         }
+        peers.extend(docker.iter().map(|docker| docker.pull(&format!("docker pull{title}"), flush)));
     }
     let result = interleaved(&peers, None, count)?;
     let mb = |bytes: usize| bytes / 1_000_000;
@@ -47,8 +53,7 @@ pub fn run(engines: &Engines, place: &Place, count: usize) -> Result<()> {
         &result,
         None,
     );
-    println!("docker is not asked to pull here: its daemon lives in another network namespace than this registry");
-    Ok(())
+    docker.map_or(Ok(()), Docker::finish)
 }
 
 fn peer(title: &str, pull: Vec<String>, root: &str, run: &str, flush: bool) -> Peer {
