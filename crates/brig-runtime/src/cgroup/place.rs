@@ -251,8 +251,8 @@ impl Cgroup {
             let directory = self.directory(index).join(below);
             match super::move_process(&directory, pid) {
                 Ok(()) => {}
-                Err(Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::ROFS) if self.may_lack(index) => {}
                 Err(Errno::ACCESS | Errno::PERM) if self.unit.is_some() => return self.attach_by_systemd(pid, below),
+                Err(Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::ROFS) if self.may_lack(index) => {}
                 Err(errno) => {
                     let error = file::refused(&directory.join("cgroup.procs"), &pid.to_string(), errno);
                     return Err(Error::setup(
