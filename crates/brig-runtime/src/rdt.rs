@@ -56,6 +56,9 @@ impl Group {
             }
             name => root.join(name),
         };
+        if id.contains('/') || matches!(id, "" | "." | "..") {
+            return Err(Error::invalid("use Intel RDT", format!("`{id}` is not the name of a group")));
+        }
         let monitor = wish.enable_monitoring().unwrap_or(false).then(|| path.join("mon_groups").join(id));
         Ok(Self { root: root.to_owned(), path, monitor, ours: false })
     }

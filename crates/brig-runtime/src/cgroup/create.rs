@@ -22,7 +22,8 @@ pub struct Made {
 impl Cgroup {
     /// Makes the directories and writes the limits. Where [`Self::takes_births`] this precedes the clone. Errors: a limit
     /// that the kernel refuses; a controller that is asked for and not there; no permission, unless the cgroup is a
-    /// rootless one and nothing was asked for.
+    /// rootless one and nothing was asked for. Then nothing is left of it, and nothing need (or, where the cgroup was in use,
+    /// may) be removed.
     pub fn create(&self, resources: Option<&LinuxResources>) -> Result<Made, Error> {
         if self.unit.is_some() {
             return Err(Error::invalid("make the systemd unit", "a scope needs a process to begin with"));
@@ -34,14 +35,26 @@ impl Cgroup {
     }
 
     fn make(&self, resources: &LinuxResources) -> Result<Made, Error> {
-        let mut made = Made::default();
         let mut new = Vec::with_capacity(self.layout.hierarchies.len());
+        let result = self.make_all(resources, &mut new);
+        if result.is_err() && self.unit.is_none() {
+            // Only what was made here: a cgroup that was there may be a stranger's.
+            for (index, _) in new.iter().enumerate().filter(|(_, new)| **new == Some(true)) {
+                let _ = rustix::fs::rmdir(self.directory(index));
+            }
+        }
+        result
+    }
+
+    /// Makes the directories, then writes the limits. `new` tells of each whether it was not there before.
+    fn make_all(&self, resources: &LinuxResources, new: &mut Vec<Option<bool>>) -> Result<Made, Error> {
+        let mut made = Made::default();
         for (index, hierarchy) in self.layout.hierarchies.iter().enumerate() {
             new.push(self.create_in(index, hierarchy, resources, &mut made)?);
         }
         made.nothing = made.missing.len() == new.len();
         if !made.missing.is_empty() {
-            self.check_missing(&made, &new, resources)?;
+            self.check_missing(&made, new, resources)?;
         }
         for (index, hierarchy) in self.layout.hierarchies.iter().enumerate() {
             let Some(new) = new[index] else { continue };
@@ -52,7 +65,8 @@ impl Cgroup {
         Ok(made)
     }
 
-    /// Makes the cgroup, writes the limits and moves a process into it. A unit of systemd is made in this way only.
+    /// Makes the cgroup, writes the limits and moves a process into it. A unit of systemd is made in this way only. Upon an
+    /// error the process may be in the cgroup already; when it is gone, [`Self::remove`] removes what is left.
     pub fn enclose(&self, pid: i32, resources: Option<&LinuxResources>) -> Result<Made, Error> {
         let Some(unit) = &self.unit else {
             let made = self.create(resources)?;

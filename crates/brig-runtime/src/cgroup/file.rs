@@ -88,6 +88,9 @@ fn failed(step: String, path: &Path, errno: Errno) -> Error {
                 "the controller `{controller}` is not enabled for this cgroup, or this kernel does not have the file"
             )
         }
+        Errno::OPNOTSUPP if file == "io.weight" => {
+            "nothing weighs the I/O of that device: neither BFQ nor iocost".into()
+        }
         Errno::OPNOTSUPP => "the cgroup is a threaded one, or below a threaded one".into(),
         Errno::BUSY if file == "cgroup.procs" => {
             "the cgroup hands controllers down to cgroups below it, and then takes no process itself".into()
@@ -100,7 +103,6 @@ fn failed(step: String, path: &Path, errno: Errno) -> Error {
             "the limit is over that of the parent cgroup, or out of the kernel's range".into()
         }
         Errno::INVAL if file.starts_with("cpu.rt") => "the parent cgroup has less real time to give".into(),
-        Errno::NODEV => "there is no such device".into(),
         _ => return Error::setup(step, errno),
     };
     let cause = io::Error::from(errno);

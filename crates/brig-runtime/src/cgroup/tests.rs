@@ -178,6 +178,24 @@ fn errors_name_the_file_the_value_and_what_is_wrong() {
 }
 
 #[test]
+fn a_creation_that_fails_leaves_what_was_there_and_nothing_else() {
+    let test = Temporary::new("undo");
+    let (bad, made) =
+        (resources(r#"{"cpu":{"quota":1}}"#), |t: &Temporary| t.0.directories().filter(|d| d.exists()).count());
+    assert!(test.0.create(Some(&bad)).is_err());
+    assert_eq!(made(&test), 0);
+    // One hierarchy has it already, in use: that one stays as it is.
+    let main = test.0.controller("memory").unwrap().0;
+    fs::create_dir(&main).unwrap();
+    fs::create_dir(main.join("below")).unwrap();
+    let process = Waiting::new();
+    fs::write(main.join("cgroup.procs"), process.pid().to_string()).unwrap();
+    assert!(test.0.clone().exclusive(true).create(None).is_err());
+    assert_eq!(made(&test), 1);
+    assert!(main.join("below").exists());
+}
+
+#[test]
 fn a_cgroup_in_use_is_refused() {
     let test = Temporary::new("in-use");
     test.0.check_unused().unwrap();

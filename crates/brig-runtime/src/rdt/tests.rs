@@ -1,3 +1,5 @@
+//! Classes of service against a directory that plays resctrl: what is read and written where.
+
 use super::*;
 
 struct Played(PathBuf);
@@ -99,6 +101,7 @@ fn names_and_lines_that_lead_elsewhere_are_refused() {
         let error = cause(&Group::below(root, &wish, "id").unwrap_err());
         assert!(error.contains(&format!("invalid intelRdt.ClosID \"{class}\"")), "{error}");
     }
+    assert!(Group::below(root, &wish(r#"{"closID":"gold","enableMonitoring":true}"#), "../id").is_err());
     for lines in [r#"{"schemata":["L3:0=f\nMB:0=1"]}"#, r#"{"memBwSchema":"L3:0=f"}"#, r#"{"schemata":["L3"]}"#] {
         assert!(schemata(&wish(lines)).is_err(), "{lines}");
     }

@@ -1,3 +1,5 @@
+//! The wire forms against bytes written by hand from the specification, and what is cut or lies.
+
 use super::*;
 
 fn bytes_of(value: &Value) -> Vec<u8> {
