@@ -16,7 +16,7 @@ fn the_truth_is_told_and_all_goes(engine: &Engine, name: &str, point: &str) {
     let list = engine.brig(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]);
     assert_eq!((list.status, list.stderr.as_str()), (0, ""), "{point}");
     if let Some(state) = list.stdout.lines().find_map(|l| l.strip_prefix(&format!("{name} "))) {
-        assert!(["created", "running", "exited"].contains(&state), "{point}: {state}");
+        assert!(["created", "running", "stopping", "exited"].contains(&state), "{point}: {state}");
         // A start that was under way goes on meanwhile: state and process as one answer tells them.
         let told = engine.brig(&["inspect", "-f", "{{.State.Status}} {{.State.Pid}}", name]).stdout;
         if let Some((state, pid)) = told.trim_end().split_once(' ') {
@@ -176,7 +176,7 @@ fn a_stop_and_a_removal_killed_on_the_way() {
             // A container that was killed is not over at once.
             patiently(|| {
                 let state = engine.brig(&["inspect", "-f", "{{.State.Status}}", "web"]);
-                state.status != 0 || state.stdout != "restarting\n"
+                state.status != 0 || state.stdout != "stopping\n"
             });
             points += 1;
             the_truth_is_told_and_all_goes(&engine, "web", &format!("{command} after {delay} ms"));
@@ -196,7 +196,12 @@ fn a_monitor_that_is_stopped_is_named() {
              debugger\nhint: let it go on with `kill -CONT {monitor}`, then try again\n"
         )
     };
-    sh(&format!("kill -STOP {monitor}"));
+    let halt = |monitor: &str| {
+        sh(&format!("kill -STOP {monitor}"));
+        let stat = || std::fs::read_to_string(format!("/proc/{monitor}/stat")).unwrap();
+        assert!(patiently(|| stat().rsplit(')').next().unwrap().starts_with(" T")));
+    };
+    halt(&monitor);
     engine.brig(&["stop", "web"]).fails(1, &refused("stop", "web"));
     engine.brig(&["rm", "-f", "web"]).fails(1, &refused("remove", "web"));
     assert_eq!(engine.inspect("web", "{{.State.Status}}"), "running", "nothing was done to it");
@@ -211,7 +216,7 @@ fn a_monitor_that_is_stopped_is_named() {
     let monitor = engine.inspect("late", "{{.State.MonitorPid}}");
     let stopping = engine.spawn(&["stop", "late"]);
     std::thread::sleep(std::time::Duration::from_millis(300));
-    sh(&format!("kill -STOP {monitor}"));
+    halt(&monitor);
     let output = collect(stopping, &["stop"]);
     assert!(output.status == 1 && output.stderr.contains(&format!("process {monitor}, is stopped")), "{output:?}");
     sh(&format!("kill -CONT {monitor}"));

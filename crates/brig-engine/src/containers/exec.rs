@@ -95,7 +95,8 @@ pub fn exec(config: &Config, record: &Record, wish: &ExecConfig, flags: u8) -> R
         Ok(Started { connection, pid, early, warnings }) => Ok(Execution { id, connection, pid, early, warnings }),
         Err(error) => {
             let _ = disk::remove_tree(&exec_dir);
-            Err(error)
+            // What could not be joined may have been ending.
+            if status::of(config, record).is_running() { Err(error) } else { Err(super::not_running(record)) }
         }
     }
 }

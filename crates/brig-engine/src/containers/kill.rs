@@ -19,6 +19,9 @@ pub(super) const SIGTERM: i32 = 15;
 /// Sends a signal; SIGKILL also ends the restart policy, and reaches a paused container.
 pub fn kill(config: &Config, record: &Record, signal: i32) -> Result<()> {
     let status = status::of(config, record);
+    if status.phase == Phase::Stopping && signal == SIGKILL {
+        return Ok(());
+    }
     if !status.is_running() {
         if status.phase == Phase::Restarting && signal == SIGKILL {
             // There is no process now; the next one is not wanted.

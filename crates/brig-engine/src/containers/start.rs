@@ -2,6 +2,7 @@
 //!
 //! From the moment at which the monitor says `Started`, the container needs no engine any more.
 
+use super::wait::wait_served;
 use super::{status, undo};
 use crate::config::merge::clean_absolute;
 use crate::config::{
@@ -16,6 +17,10 @@ use brig_monitor::plan::{CopyUp, FORMAT, Log, Plan, Restart, Rootfs};
 use brig_monitor::spawn::{Job, spawn};
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long the monitor of a program that has ended may put things away.
+const STOPPING_MAX: Duration = Duration::from_secs(20);
 
 /// A container whose program runs.
 #[derive(Debug)]
@@ -37,7 +42,12 @@ pub fn start(config: &Config, record: &mut Record, flags: u8) -> Result<Started>
     *record = Record::read(config, &record.id)?;
     let name = record.name.clone();
     let what = move || format!("cannot start container `{name}`");
-    match status::of(config, record) {
+    let mut now = status::of(config, record);
+    if now.phase == status::Phase::Stopping {
+        // Its monitor is about to go, and another one cannot begin before.
+        now = wait_served(config, record, Some(Instant::now() + STOPPING_MAX), "start")?;
+    }
+    match now {
         s if s.phase == status::Phase::Paused => {
             return Err(Error::conflict(what())
                 .reason("it is paused")

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!   first process lives            running, or paused when its cgroup is frozen
-//!   monitor lives, process not     restarting (its policy waits), or starting
+//!   monitor lives, process not     restarting (its policy waits), or stopping (it is about to write how it ended)
 //!   neither, exit record           exited with that status
 //!   neither, it ran but no record  exited, and nobody knows how: the machine or the monitor was lost, or it rebooted
 //!   none of these                  created
 //! ```
 
-use crate::config::Config;
+use crate::config::{Config, RestartPolicy};
 use crate::record::Record;
 use brig_monitor::state::{Exit, STATE_FILE, State};
 use brig_runtime::cgroup::Cgroup;
@@ -25,6 +25,8 @@ pub enum Phase {
     Paused,
     /// Its restart policy is about to start it again.
     Restarting,
+    /// Its program has ended, and its monitor is putting things away.
+    Stopping,
     /// Its program has ended.
     Exited,
 }
@@ -37,6 +39,7 @@ impl Phase {
             Self::Running => "running",
             Self::Paused => "paused",
             Self::Restarting => "restarting",
+            Self::Stopping => "stopping",
             Self::Exited => "exited",
         }
     }
@@ -68,9 +71,9 @@ pub struct Status {
 }
 
 impl Status {
-    /// Says whether processes of the container exist, or will exist again without anybody's doing.
+    /// Says whether processes of the container or its monitor exist, or will exist again without anybody's doing.
     pub fn is_active(&self) -> bool {
-        matches!(self.phase, Phase::Running | Phase::Paused | Phase::Restarting)
+        matches!(self.phase, Phase::Running | Phase::Paused | Phase::Restarting | Phase::Stopping)
     }
 
     /// Says whether the first process lives.
@@ -130,7 +133,8 @@ pub fn of(config: &Config, record: &Record) -> Status {
         status.phase = Phase::Exited;
     }
     if status.monitor_pid != 0 && status.started_ns != 0 {
-        status.phase = Phase::Restarting;
+        let stays_down = record.config.restart == RestartPolicy::No || status.stopped;
+        status.phase = if stays_down { Phase::Stopping } else { Phase::Restarting };
     }
     status
 }

@@ -157,6 +157,7 @@ fn status_text(status: &Status, whole: bool) -> String {
         Phase::Created => "Created".into(),
         Phase::Running => format!("Up {}", span(since(status.started_ns))),
         Phase::Paused => format!("Up {} (Paused)", span(since(status.started_ns))),
+        Phase::Stopping => "Stopping".into(),
         Phase::Restarting => {
             let code = status.exit_code.map_or_else(|| "unknown".into(), |c| c.to_string());
             format!("Restarting ({code}) {}", ago(status.finished_ns))

@@ -45,7 +45,7 @@ pub fn describe(config: &Config, record: &Record) -> Value {
 fn state(status: &Status) -> Value {
     let time = |ns: u64| if ns == 0 { "0001-01-01T00:00:00Z".to_owned() } else { rfc3339(ns) };
     // A status that can no longer be known is told as such, never as success.
-    let over = matches!(status.phase, Phase::Exited | Phase::Restarting);
+    let over = matches!(status.phase, Phase::Exited | Phase::Restarting | Phase::Stopping);
     let code =
         if over { status.exit_code.map_or(json!(-1), |c| json!(c)) } else { json!(status.exit_code.unwrap_or(0)) };
     json!({
