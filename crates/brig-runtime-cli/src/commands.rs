@@ -80,6 +80,10 @@ pub(crate) fn main(words: &[String]) -> u8 {
         return 0;
     }
     let Some(command) = find(name) else {
+        if words.iter().any(|word| word == "-h" || word == "--help") {
+            println!("No help topic for '{name}'");
+            return 3;
+        }
         global.log.error(&format!("no such command: `{name}` (`brig-runtime --help` lists them)"));
         return 1;
     };
@@ -89,10 +93,10 @@ pub(crate) fn main(words: &[String]) -> u8 {
             println!("{}", command_help(command));
             return Ok(0);
         }
-        global.log.debug(&format!("{name}: {}", parsed.operands.join(" ")));
         if command.enters {
             crate::protect::go_on_protected()?;
         }
+        global.log.debug(&format!("{name}: {}", parsed.operands.join(" ")));
         (command.run)(&global, &parsed)
     });
     done.unwrap_or_else(|failure| {

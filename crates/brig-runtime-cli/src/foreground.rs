@@ -80,6 +80,24 @@ impl Foreground {
     }
 }
 
+/// Makes a process's terminal ready to lie behind ours, before the process runs: it has our size, and only ours turns a new line
+/// into a return and a new line.
+pub(crate) fn prepare(console: BorrowedFd<'_>) -> Result<(), Failure> {
+    let step = || "prepare the terminal";
+    let mut inner = rustix::termios::tcgetattr(console).step(step)?;
+    inner.output_modes.remove(OutputModes::ONLCR);
+    rustix::termios::tcsetattr(console, OptionalActions::Now, &inner).step(step)?;
+    take_over_size(console);
+    Ok(())
+}
+
+fn take_over_size(console: BorrowedFd<'_>) {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin());
+    if let Ok(size) = size.or_else(|_| rustix::termios::tcgetwinsize(rustix::stdio::stdout())) {
+        let _ = rustix::termios::tcsetwinsize(console, size);
+    }
+}
+
 /// Reaps every child that has ended; returns the exit status of `pid` if it was among them.
 fn bury(pid: i32) -> Option<u8> {
     let mut status = None;
@@ -107,10 +125,6 @@ impl Terminal {
     fn join(console: OwnedFd) -> io::Result<Self> {
         let stdin = rustix::stdio::stdin();
         let before = if rustix::termios::isatty(stdin) { Some(rustix::termios::tcgetattr(stdin)?) } else { None };
-        // Two terminals lie one behind the other: only ours turns a new line into a return and a new line.
-        let mut inner = rustix::termios::tcgetattr(&console)?;
-        inner.output_modes.remove(OutputModes::ONLCR);
-        rustix::termios::tcsetattr(&console, OptionalActions::Now, &inner)?;
         let terminal = Self { console, before, reads_input: true };
         if let Some(before) = &terminal.before {
             let mut raw = before.clone();
@@ -118,15 +132,11 @@ impl Terminal {
             raw.output_modes.insert(OutputModes::OPOST | OutputModes::ONLCR);
             rustix::termios::tcsetattr(stdin, OptionalActions::Now, &raw)?;
         }
-        terminal.resize();
         Ok(terminal)
     }
 
     fn resize(&self) {
-        let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin());
-        if let Ok(size) = size.or_else(|_| rustix::termios::tcgetwinsize(rustix::stdio::stdout())) {
-            let _ = rustix::termios::tcsetwinsize(&self.console, size);
-        }
+        take_over_size(self.console.as_fd());
     }
 
     /// Moves what was typed to the process.

@@ -11,6 +11,7 @@ mod container;
 mod failure;
 mod foreground;
 mod global;
+mod lenient;
 mod log;
 mod make;
 mod protect;

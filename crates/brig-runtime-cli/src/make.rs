@@ -12,7 +12,7 @@ use crate::arguments::Parsed;
 use crate::container::{self, CONFIG_FILE, Container, DOOR, Record};
 use crate::failure::{Failure, Step};
 use crate::global::Global;
-use crate::sockets;
+use crate::{foreground, lenient, sockets};
 use brig_monitor::state::{ProcessId, now_ns};
 use brig_runtime::cgroup::{Cgroup, Driver};
 use brig_runtime::create::{self, Created, Request, RootMounts};
@@ -106,8 +106,8 @@ pub(crate) fn make(global: &Global, id: &str, options: &Options, start: Start) -
                 }
                 let _ = cgroup.kill_all();
             }
-            // A cgroup that was refused because others are in it is theirs.
-            if reached != Reached::Nothing && cgroup.pids().is_empty() {
+            // A cgroup that was refused because others use it is theirs.
+            if reached != Reached::Nothing && cgroup.check_unused().is_ok() {
                 let _ = cgroup.remove();
             }
             let _ = container::forget(&directory);
@@ -217,7 +217,11 @@ fn hand_out(options: &Options, created: &Created, console: Option<OwnedFd>) -> R
             sockets::send_fd(path, "/dev/ptmx", console.as_fd())?;
             Ok(None)
         }
-        (console, _) => Ok(console),
+        (Some(console), None) => {
+            foreground::prepare(console.as_fd())?;
+            Ok(Some(console))
+        }
+        (None, _) => Ok(None),
     }
 }
 
@@ -237,28 +241,8 @@ fn read_bundle(global: &Global, bundle: &Path) -> Result<(Vec<u8>, Spec), Failur
     let text = container::read_bounded(fd).step(step)?;
     match serde_json::from_slice(&text) {
         Ok(spec) => Ok((text, spec)),
-        Err(error) => forgive(&text, global).ok_or_else(|| Failure::step(step(), &error)),
+        Err(error) => lenient::spec(&text, &global.log).ok_or_else(|| Failure::step(step(), &error)),
     }
-}
-
-/// Reads a configuration again without the capabilities that this program does not know: newer callers name newer ones, and what
-/// is not known is not granted. None where something else is wrong.
-fn forgive(text: &[u8], global: &Global) -> Option<(Vec<u8>, Spec)> {
-    let mut value: serde_json::Value = serde_json::from_slice(text).ok()?;
-    let mut unknown = std::collections::BTreeSet::new();
-    for set in value.get_mut("process")?.get_mut("capabilities")?.as_object_mut()?.values_mut() {
-        set.as_array_mut()?.retain(|name| {
-            let known = name.as_str().is_some_and(|name| brig_runtime::capabilities::number(name).is_some());
-            if !known {
-                unknown.insert(name.to_string());
-            }
-            known
-        });
-    }
-    let spec = serde_json::from_value(value.clone()).ok()?;
-    let unknown: Vec<String> = unknown.into_iter().collect();
-    global.log.warning(&format!("ignoring unknown or unavailable capabilities: {}", unknown.join(", ")));
-    Some((value.to_string().into_bytes(), spec))
 }
 
 /// The cgroup of a configuration, which need not exist yet.

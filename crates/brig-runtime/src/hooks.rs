@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A hook gets the state as JSON on its standard input, the environment of its own entry and nothing of the container's
-//! (CVE-2024-0132, CVE-2025-23266), `/` as its working directory, and no descriptor of ours.
+//! (CVE-2024-0132, CVE-2025-23266), `/` as its working directory, and no descriptor of ours. Only startContainer hooks, which are
+//! the image's own programs with the process's own rights, have the process's environment when they name none.
 
 use crate::error::{Context, Error};
 use brig_spec::runtime::{Hook, Hooks, Spec};

@@ -39,6 +39,9 @@ pub(crate) struct Init<'a> {
     pub born_in_cgroup: bool,
 }
 
+/// Signals that end a container before its program runs: HUP, INT, QUIT and TERM.
+const ENDING: [i32; 4] = [1, 2, 3, 15];
+
 /// Runs the child. Returns an exit status only upon failure, which has been reported.
 pub(crate) fn run(init: &mut Init<'_>, channel: &Channel) -> i32 {
     let ready = set_up(init, channel).and_then(|settled| {
@@ -56,6 +59,7 @@ pub(crate) fn run(init: &mut Init<'_>, channel: &Channel) -> i32 {
         if let Err(error) = keep_only(3 + init.program.preserved_fds, kept) {
             return fail(channel, &error);
         }
+        brig_sys::signals::exit_on(&ENDING);
         return match launch::answer_door(door.as_fd()) {
             Ok(starter) => execute(init, &settled, &starter),
             Err(_) => 1,
@@ -76,8 +80,11 @@ fn keep_only(first: i32, kept: [Option<BorrowedFd<'_>>; 2]) -> Result<(), Error>
 }
 
 fn execute(init: &Init<'_>, settled: &Settled, channel: &Channel) -> i32 {
-    let inside = Moment::StartContainer.of(init.hooks);
-    let error = init.program.execute(settled, channel, || match inside {
+    let mut inside = Moment::StartContainer.of(init.hooks).to_vec();
+    for hook in inside.iter_mut().filter(|hook| hook.env().is_none()) {
+        hook.set_env(Some(settled.environment.clone()));
+    }
+    let error = init.program.execute(settled, channel, || match inside.as_slice() {
         [] => Ok(()),
         inside => hooks::run(Moment::StartContainer, inside, &own_state(init, "created")),
     });

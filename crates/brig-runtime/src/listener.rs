@@ -9,7 +9,7 @@ use rustix::net::{
     sendmsg,
 };
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -37,7 +37,9 @@ impl Listener {
         let socket =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).step(step)?;
         let address = SocketAddrUnix::new(&self.path).step(step)?;
-        rustix::net::connect(&socket, &address).step(step)?;
+        rustix::net::connect(&socket, &address)
+            .map_err(|errno| io::Error::other(format!("failed to connect with seccomp agent: {errno}")))
+            .step(step)?;
         let mut message = serde_json::json!({
             "ociVersion": self.description.state(status, pid)["ociVersion"],
             "fds": ["seccompFd"],

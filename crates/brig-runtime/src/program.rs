@@ -53,6 +53,8 @@ pub(crate) struct Settled {
     path: CString,
     argv: StringList,
     envp: StringList,
+    /// The environment, as text.
+    pub environment: Vec<String>,
     pub identity: user::Identity,
     label: Option<(OwnedFd, String)>,
 }
@@ -150,6 +152,7 @@ impl Program {
             path,
             argv: list(&self.args, "arguments")?,
             envp: list(&env, "environment")?,
+            environment: env,
             identity,
             label: self.label()?,
         })
@@ -197,7 +200,7 @@ impl Program {
     }
 
     /// Takes on the identity and executes the program; returns only upon failure. `channel` leads to the starter, and
-    /// `before` runs last of all but the filter: with the process's own identity and capabilities.
+    /// `before` runs last of all: with the process's own identity and capabilities, and under its filter.
     pub fn execute(&self, settled: &Settled, channel: &Channel, before: impl FnOnce() -> Result<(), Error>) -> Error {
         match self.take_identity(settled, channel, before) {
             Ok(()) => {}
@@ -250,16 +253,15 @@ impl Program {
         if self.no_new_privileges {
             self.capabilities.apply()?;
             rustix::thread::set_no_new_privs(true).step(|| "set no_new_privs".into())?;
-            before()?;
-            self.install_filter(channel)
+            self.install_filter(channel)?;
         } else {
             let own = rustix::thread::capabilities(None).step(|| "read the capabilities".into())?;
             let raised = rustix::thread::CapabilitySets { effective: own.permitted, ..own };
             rustix::thread::set_capabilities(None, raised).step(|| "raise the capabilities".into())?;
             self.install_filter(channel)?;
             self.capabilities.apply()?;
-            before()
         }
+        before()
     }
 
     fn install_filter(&self, channel: &Channel) -> Result<(), Error> {

