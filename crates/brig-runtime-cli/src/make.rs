@@ -153,6 +153,7 @@ fn bring_up(
     };
     let request = Request {
         door,
+        rootfs: Some(plan.rootfs),
         preserved_fds: plan.preserved_fds,
         pivot: plan.options.pivot,
         keyring: plan.options.keyring,

@@ -14,7 +14,7 @@ use crate::hooks::{self, Description, Moment};
 use crate::init::{self, Init};
 use crate::launch::{Waiting, launch};
 use crate::listener::Listener;
-use crate::mounts::{self, Mount, Source};
+use crate::mounts::{self, Mount, Opening, Source};
 use crate::program::Program;
 use crate::protocol::{self, Channel, Word};
 use crate::settings::Settings;
@@ -40,6 +40,8 @@ pub struct Request<'a> {
     pub copy_up: &'a [PathBuf],
     /// The absolute path of the bundle, which the state names.
     pub bundle: &'a Path,
+    /// Where the root file system lies on the machine, so that binds of its own parts see what earlier mounts put there.
+    pub rootfs: Option<&'a Path>,
     /// Where the container waits for whoever starts it; none when this process does, by [`Created::start`].
     pub door: Option<OwnedFd>,
     /// How many descriptors after the standard ones the program gets.
@@ -54,7 +56,19 @@ impl<'a> Request<'a> {
     /// A container with nothing special about it.
     pub fn new(id: &'a str, spec: &'a Spec, cgroup: &'a Cgroup, bundle: &'a Path) -> Self {
         let (stdio, door) = (None, None);
-        Self { id, spec, cgroup, stdio, copy_up: &[], bundle, door, preserved_fds: 0, pivot: true, keyring: true }
+        Self {
+            id,
+            spec,
+            cgroup,
+            stdio,
+            copy_up: &[],
+            bundle,
+            rootfs: None,
+            door,
+            preserved_fds: 0,
+            pivot: true,
+            keyring: true,
+        }
     }
 }
 
@@ -143,8 +157,11 @@ pub fn begin(
     let mut mount_root = Some(mount_root);
     let mut root = None;
     if !userns {
-        mounts::open_binds(&mut mounts, specified, None)?;
-        root = mount_root.take().map(|m| m(None)).transpose()?;
+        let userns = settings.namespaces.joined_userns();
+        let mut opening = Opening::new(userns, request.rootfs);
+        mounts::open_binds(&mut mounts, specified, &mut opening)?;
+        root = mount_root.take().map(|m| m(userns)).transpose()?;
+        program.warnings.append(&mut opening.warnings);
     }
     let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
     let mut birthplace = None;
@@ -174,25 +191,39 @@ pub fn begin(
         pivot: request.pivot,
         born_in_cgroup: birthplace.is_some(),
     };
-    let child = clone_process(new, birthplace.as_ref().map(AsFd::as_fd), || {
-        // With both ends in its hands the child would never hear that this process is gone.
-        brig_sys::fds::close_copy(ours.as_fd());
-        init::run(&mut init, &theirs)
-    })
-    .step(|| "make the container's process".into())?;
-    drop(theirs);
+    let place = birthplace.as_ref().map(AsFd::as_fd);
+    // With both ends in its hands the child would never hear that this process is gone.
+    let child = if init.settings.namespaces.joined_userns().is_some() {
+        let keeper = clone_process(0, place, || {
+            brig_sys::fds::close_copy(ours.as_fd());
+            bear_in_userns(&mut init, new, &theirs)
+        })
+        .step(|| "make the container's process".into())?;
+        drop(theirs);
+        let born = protocol::hear_of_birth(&ours);
+        let _ = rustix::process::waitid(WaitId::PidFd(keeper.pidfd.as_fd()), WaitIdOptions::EXITED);
+        born?
+    } else {
+        let child = clone_process(new, place, || {
+            brig_sys::fds::close_copy(ours.as_fd());
+            init::run(&mut init, &theirs)
+        })
+        .step(|| "make the container's process".into())?;
+        drop(theirs);
+        child
+    };
     let process = Process { child: Some(child), channel: ours };
     if let Some(own) = own_pid {
         setns(own.as_fd(), flags::NEWPID).step(|| "return to the pid namespace".into())?;
     }
     if userns {
-        hand_over_maps(&process, &mut init, specified, (&uid_map, &gid_map), mount_root.take())?;
+        hand_over_maps(&process, &mut init, specified, (&uid_map, &gid_map), request.rootfs, mount_root.take())?;
     }
     // The child has its own copy of everything; of this one only what `start` needs is kept.
     let Init { program, .. } = init;
     if birthplace.is_none() {
         request.cgroup.enclose(process.child()?.pid, resources)?;
-        process.channel.say(Word::Cgroup).step(|| "tell the container's process to go on".into())?;
+        process.channel.tell(Word::Cgroup)?;
     }
     Ok(Starting { process, program, hooks, description, listener })
 }
@@ -203,6 +234,7 @@ fn hand_over_maps(
     init: &mut Init<'_>,
     specified: &[brig_spec::runtime::Mount],
     (uid_map, gid_map): (&str, &str),
+    rootfs: Option<&Path>,
     mount_root: Option<impl FnOnce(Option<BorrowedFd<'_>>) -> Result<RootMounts, Error>>,
 ) -> Result<(), Error> {
     let pid = process.child()?.pid;
@@ -211,7 +243,9 @@ fn hand_over_maps(
     let userns = rustix::fs::open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .step(|| "open the user namespace".into())?;
     let root = mount_root.map(|m| m(Some(userns.as_fd()))).transpose()?;
-    mounts::open_binds(&mut init.mounts, specified, Some(userns.as_fd()))?;
+    let mut opening = Opening::new(Some(userns.as_fd()), rootfs);
+    mounts::open_binds(&mut init.mounts, specified, &mut opening)?;
+    init.program.warnings.append(&mut opening.warnings);
     let mut fds = Vec::new();
     if let Some(root) = &root {
         fds.push(root.root.as_fd());
@@ -232,6 +266,23 @@ fn hand_over_maps(
     // Whether a bind is a directory is only known now, and the child's copy of the list does not have it.
     text.extend(init.mounts.iter().map(|m| u8::from(!matches!(m.source, Source::Bind { directory: false, .. }))));
     process.channel.send(Word::Maps, &text, &fds).step(|| "hand the mounts to the container's process".into())
+}
+
+/// The life of the process that bears a container into a user namespace which others made: nothing can be born there directly.
+fn bear_in_userns(init: &mut Init<'_>, new: u64, channel: &Channel) -> i32 {
+    let mut bear = || -> Result<Child, Error> {
+        init.settings.namespaces.join()?;
+        init::become_root()?;
+        clone_process(new | flags::PARENT, None, || {
+            // Both say what they say on one channel: its bearer speaks first.
+            if channel.expect(Word::Born).is_err() {
+                return 1;
+            }
+            init::run(init, channel)
+        })
+        .step(|| "make the container's process".into())
+    };
+    protocol::tell_of_birth(channel, &bear())
 }
 
 /// A pid namespace is joined by the children of whoever enters it: the caller does so, and returns after the clone.
@@ -279,7 +330,7 @@ impl Starting {
             let state = self.description.state("creating", self.pid());
             hooks::run(Moment::Prestart, prestart, &state)?;
             hooks::run(Moment::CreateRuntime, create_runtime, &state)?;
-            channel.say(Word::Hooked).step(|| "tell the container's process to go on".into())?;
+            channel.tell(Word::Hooked)?;
         }
         let mut console = None;
         if self.program.terminal {

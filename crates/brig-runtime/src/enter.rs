@@ -117,15 +117,7 @@ fn hear_of_birth(
         cgroup.add_to(doorkeeper.pid, sub)?;
         channel.say(Word::Cgroup).step(|| "tell the process to go on".into())?;
     }
-    let packet = channel.expect(Word::Born)?;
-    let pid = packet.bytes.try_into().map(i32::from_le_bytes).ok();
-    match (pid, packet.fds.into_iter().next()) {
-        (Some(pid), Some(pidfd)) => {
-            channel.say(Word::Born).step(|| "tell the process to go on".into())?;
-            Ok(Child { pid, pidfd })
-        }
-        _ => Err(Error::invalid("make the process", "it was not handed over")),
-    }
+    protocol::hear_of_birth(channel)
 }
 
 /// The doorkeeper's life: into the container, and one child there.
@@ -149,12 +141,8 @@ fn keep_door(
             .step(|| "close the descriptors".into())?;
         clone_process(flags::PARENT, None, || run(program, channel)).step(|| "make the process".into())
     };
-    let said = match bear() {
-        Ok(child) => channel.send(Word::Born, &child.pid.to_le_bytes(), &[child.pidfd.as_fd()]),
-        Err(error) => channel.send(Word::Failed, &error.to_bytes(), &[]),
-    };
     // What the descriptors' owners would close is closed already: nothing is dropped here.
-    exit_now(i32::from(said.is_err()))
+    exit_now(protocol::tell_of_birth(channel, &bear()))
 }
 
 fn run(program: &Program, channel: &Channel) -> i32 {
@@ -193,21 +181,25 @@ fn set_up(program: &Program, channel: &Channel) -> Result<crate::program::Settle
 fn join_namespaces(pidfd: BorrowedFd<'_>) -> Result<(), Error> {
     let all = flags::NEWNS | flags::NEWCGROUP | flags::NEWUTS | flags::NEWIPC | flags::NEWNET | flags::NEWPID;
     let step = || "join the container's namespaces".to_owned();
-    match setns(pidfd, all | flags::NEWUSER) {
+    // The user namespace comes last: it need not own the others, and then only the machine's rights reach them. A caller without
+    // these has to be inside first.
+    let machine = rustix::process::geteuid().is_root();
+    if machine {
+        setns(pidfd, all).step(step)?;
+    }
+    match setns(pidfd, if machine { flags::NEWUSER } else { all | flags::NEWUSER }) {
         Ok(()) => {
-            use rustix::thread::{Gid, Uid};
-            let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
-            let step = || "become root of the user namespace".to_owned();
-            rustix::thread::set_thread_groups(&[]).step(step)?;
-            rustix::thread::set_thread_res_gid(gid, gid, gid).step(step)?;
-            rustix::thread::set_thread_res_uid(uid, uid, uid).step(step)?;
+            crate::init::become_root()?;
             // A change of the user may have opened the process again: fs.suid_dumpable decides.
-            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step(step)?;
+            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+                .step(|| "close this process to others".into())?;
         }
         // The user namespace is refused with EINVAL exactly when it is the present one. Any other failure, such as a memory
         // limit that the container has reached, must not lead inside with the machine's.
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
-            setns(pidfd, all).step(step)?;
+            if !machine {
+                setns(pidfd, all).step(step)?;
+            }
         }
         Err(error) => return Err(error).step(step),
     }

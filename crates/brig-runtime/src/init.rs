@@ -11,7 +11,7 @@ use crate::protocol::{Channel, Word};
 use crate::rootfs;
 use crate::settings::Settings;
 use brig_spec::runtime::{Hooks, LinuxDevice};
-use brig_sys::clone::{flags, setns, unshare};
+use brig_sys::clone::{flags, unshare};
 use brig_sys::root::Root;
 use rustix::thread::{Gid, Uid};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -120,10 +120,9 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
         receive_mounts(init, channel)?;
         become_root()?;
     }
-    for (flag, fd) in &init.settings.namespaces.joined {
-        if *flag != flags::NEWPID {
-            setns(fd.as_fd(), *flag).step(|| "join a namespace".into())?;
-        }
+    // A user namespace that is joined was entered, with all others, by the process that bore this one.
+    if init.settings.namespaces.joined_userns().is_none() {
+        init.settings.namespaces.join()?;
     }
     rustix::process::setsid().step(|| "make a session".into())?;
     if let Some(name) = &init.keyring {
@@ -153,11 +152,15 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     };
     let found = rootfs::mount_all(&root, &mut init.mounts, init.cgroup, own_cgroup, &mut cgroup_ready)?;
     cgroup_ready()?;
-    rootfs::make_devices(&root, &init.devices, userns)?;
+    rootfs::make_devices(&root, &init.devices, init.settings.namespaces.is_own(flags::NEWUSER))?;
     run_hooks(init, channel)?;
     set_up_stdio(init, channel, &root, found.pts.as_ref())?;
     rootfs::set_sysctls(found.proc.as_ref(), init.settings.sysctls.iter())?;
     rootfs::change_root(root.as_fd(), init.pivot)?;
+    for mount in &found.readonly {
+        rootfs::make_readonly(mount.as_fd())?;
+    }
+    rootfs::propagate(root.as_fd(), init.settings.root_propagation)?;
     set_names(&init.settings)?;
     if init.settings.namespaces.has(flags::NEWNET) {
         brig_sys::interface::loopback_up().step(|| "set up the loopback interface".into())?;
@@ -196,8 +199,8 @@ fn receive_mounts(init: &mut Init<'_>, channel: &Channel) -> Result<(), Error> {
     Ok(())
 }
 
-/// Becomes id 0 of the new user namespace, which the parent mapped.
-fn become_root() -> Result<(), Error> {
+/// Becomes id 0 of the user namespace.
+pub(crate) fn become_root() -> Result<(), Error> {
     let step = || "become root of the user namespace".to_owned();
     rustix::thread::set_thread_groups(&[]).step(step)?;
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));

@@ -31,6 +31,8 @@ pub(crate) enum Source {
         /// Whether it is a directory.
         directory: bool,
     },
+    /// What the container's own root has at a path, with what earlier mounts put there; bound by the child.
+    Inside(PathBuf),
     /// A new file system.
     New {
         /// Its type, such as `tmpfs`.
@@ -48,6 +50,28 @@ pub(crate) struct Mount {
     pub destination: PathBuf,
     pub source: Source,
     pub options: Options,
+    /// The id maps of this mount alone, as /proc/PID/uid_map and gid_map read them.
+    maps: Option<(String, String)>,
+}
+
+/// What binds are opened with.
+#[derive(Debug)]
+pub(crate) struct Opening<'a> {
+    /// The container's user namespace, when it has one.
+    userns: Option<BorrowedFd<'a>>,
+    /// Where the container's root lies on the machine: what is bound from below it is bound by the child.
+    rootfs: Option<&'a Path>,
+    /// User namespaces made for id maps, by these.
+    maps: Vec<((String, String), OwnedFd)>,
+    /// What was done otherwise than asked for.
+    pub warnings: Vec<String>,
+}
+
+impl<'a> Opening<'a> {
+    /// Begins with the container's user namespace, if any, and the place of its root.
+    pub fn new(userns: Option<BorrowedFd<'a>>, rootfs: Option<&'a Path>) -> Self {
+        Self { userns, rootfs, maps: Vec::new(), warnings: Vec::new() }
+    }
 }
 
 impl Mount {
@@ -56,7 +80,12 @@ impl Mount {
         let destination = specified.destination().clone();
         let mut options = Options::parse(specified.options().as_deref().unwrap_or_default())
             .map_err(|why| Error::invalid(format!("mount on {}", destination.display()), why))?;
-        options.idmap |= specified.uid_mappings().as_ref().is_some_and(|map| !map.is_empty());
+        let map = |map: &Option<Vec<LinuxIdMapping>>| map_lines(map.as_deref().unwrap_or_default());
+        let (uid_map, gid_map) = (map(specified.uid_mappings()), map(specified.gid_mappings()));
+        let maps = (!uid_map.is_empty() || !gid_map.is_empty()).then_some((uid_map, gid_map));
+        if maps.is_some() {
+            options.idmap.get_or_insert(false);
+        }
         let kind = specified.typ().as_deref().unwrap_or("none");
         let source = if options.bind || kind == "bind" {
             Source::Bind { fd: None, directory: true }
@@ -66,11 +95,15 @@ impl Mount {
             let name = specified.source().as_ref().map_or(kind.into(), |s| s.to_string_lossy().into_owned());
             Source::New { kind: kind.to_owned(), source: name }
         };
-        Ok(Self { destination, source, options })
+        if options.idmap.is_some() && !matches!(source, Source::Bind { .. }) {
+            let step = format!("mount on {}", destination.display());
+            return Err(Error::invalid(step, "only a bind can have id maps of its own"));
+        }
+        Ok(Self { destination, source, options, maps })
     }
 
-    /// Opens and shapes a bind of the machine's `path`; with a user namespace and `idmap` the clone shows its ids.
-    pub fn open_bind(&mut self, path: &Path, userns: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+    /// Opens and shapes a bind of the machine's `path`, and shows its files under other ids where that is asked for.
+    fn open_bind(&mut self, path: &Path, opening: &mut Opening<'_>) -> Result<(), Error> {
         let step = || format!("bind {} on {}", path.display(), self.destination.display());
         let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         if self.options.recursive {
@@ -92,26 +125,70 @@ impl Mount {
         };
         let stat = rustix::fs::fstat(&clone).step(step)?;
         let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        self.options.apply(clone.as_fd()).step(step)?;
-        if let Some(userns) = userns.filter(|_| self.options.idmap) {
+        self.options.apply(clone.as_fd(), opening.userns.is_some()).step(step)?;
+        if let Some(recursive) = self.options.idmap {
+            let other_ids = || format!("show the files of {} under the container's ids", path.display());
+            let userns = self.userns_of_maps(opening).step(other_ids)?;
             let map = Attributes { set: IDMAP, userns_fd: fd_number(userns), ..Attributes::default() };
-            match set_attributes(clone.as_fd(), &map, self.options.recursive) {
+            match set_attributes(clone.as_fd(), &map, recursive) {
                 // What nobody writes to may be shown under the machine's ids, where the file system knows no others.
                 Err(error)
-                    if error.kind() == std::io::ErrorKind::InvalidInput
-                        && self.options.attributes.set & brig_sys::mounts::RDONLY != 0 => {}
-                result => result.step(|| {
-                    format!(
-                        "show the files of {} under the container's ids (its file system may not support id-mapped \
-                         mounts)",
-                        path.display()
-                    )
-                })?,
+                    if self.maps.is_none()
+                        && error.kind() == std::io::ErrorKind::InvalidInput
+                        && self.options.attributes.set & brig_sys::mounts::RDONLY != 0 =>
+                {
+                    let path = path.display();
+                    opening.warnings.push(format!(
+                        "the files of {path} are shown with the machine's ids: its file system has no id-mapped mounts"
+                    ));
+                }
+                result => {
+                    result.step(|| format!("{} (its file system may not support id-mapped mounts)", other_ids()))?;
+                }
             }
         }
         self.source = Source::Bind { fd: Some(clone), directory };
         Ok(())
     }
+
+    /// The user namespace through which the ids are shown: one with the mount's own maps, else the container's.
+    fn userns_of_maps<'a>(&self, opening: &'a mut Opening<'_>) -> std::io::Result<BorrowedFd<'a>> {
+        let Some(maps) = &self.maps else {
+            let none = || std::io::Error::other("neither the mount nor the container has id maps");
+            return opening.userns.ok_or_else(none);
+        };
+        let known = opening.maps.iter().position(|(known, _)| known == maps);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let made = userns_with_maps(&maps.0, &maps.1)?;
+                opening.maps.push((maps.clone(), made));
+                opening.maps.len() - 1
+            }
+        };
+        Ok(opening.maps[at].1.as_fd())
+    }
+}
+
+/// Makes a user namespace for the sake of its id maps: a process is born into it, lives until it is opened, and leaves.
+fn userns_with_maps(uid_map: &str, gid_map: &str) -> std::io::Result<OwnedFd> {
+    let (ours, theirs) = crate::protocol::pair().map_err(|error| error.source)?;
+    let child = brig_sys::clone::clone_process(brig_sys::clone::flags::NEWUSER, None, || {
+        brig_sys::fds::close_copy(ours.as_fd());
+        i32::from(theirs.receive().is_err())
+    })?;
+    drop(theirs);
+    let pid = child.pid;
+    let made = std::fs::write(format!("/proc/{pid}/uid_map"), uid_map)
+        .and_then(|()| std::fs::write(format!("/proc/{pid}/gid_map"), gid_map))
+        .and_then(|()| {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            Ok(rustix::fs::open(format!("/proc/{pid}/ns/user"), flags, Mode::empty())?)
+        });
+    drop(ours);
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let _ = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED);
+    made
 }
 
 /// Splits `/proc/PID/root/PATH` into the process and the path as that process sees it.
@@ -158,14 +235,18 @@ fn fd_number(fd: BorrowedFd<'_>) -> u64 {
 pub(crate) fn open_binds(
     mounts: &mut [Mount],
     specified: &[Specified],
-    userns: Option<BorrowedFd<'_>>,
+    opening: &mut Opening<'_>,
 ) -> Result<(), Error> {
     for (mount, specified) in mounts.iter_mut().zip(specified) {
-        if matches!(mount.source, Source::Bind { .. }) {
-            let path = specified.source().as_deref().ok_or_else(|| {
-                Error::invalid(format!("bind on {}", mount.destination.display()), "the mount has no source")
-            })?;
-            mount.open_bind(path, userns)?;
+        if !matches!(mount.source, Source::Bind { .. }) {
+            continue;
+        }
+        let path = specified.source().as_deref().ok_or_else(|| {
+            Error::invalid(format!("bind on {}", mount.destination.display()), "the mount has no source")
+        })?;
+        match opening.rootfs.and_then(|rootfs| path.strip_prefix(rootfs).ok()) {
+            Some(inside) if mount.options.idmap.is_none() => mount.source = Source::Inside(inside.to_owned()),
+            _ => mount.open_bind(path, opening)?,
         }
     }
     Ok(())

@@ -30,6 +30,7 @@
 //! `enter.rs` draws the same for a further process, where `Born` brings its pid and pidfd.
 
 use crate::error::{Context, Error};
+use brig_sys::clone::Child;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -108,6 +109,16 @@ impl Channel {
         self.send(word, &[], &[])
     }
 
+    /// Sends a word to a process that may have failed meanwhile: then the error is what it said of that.
+    pub fn tell(&self, word: Word) -> Result<(), Error> {
+        match self.say(word) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                self.expect(word).map(drop).and(Err(Error::setup("tell the container's process to go on", error)))
+            }
+            result => result.step(|| "tell the container's process to go on".into()),
+        }
+    }
+
     /// Sends a word with bytes and descriptors.
     pub fn send(&self, word: Word, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> std::io::Result<()> {
         let head = [word as u8];
@@ -158,6 +169,29 @@ impl Channel {
             Some(packet) => Err(Error::invalid(step(), format!("{:?} came instead of {word:?}", packet.word))),
             None => Err(Error::invalid(step(), "it ended before it was ready (killed, or out of memory)")),
         }
+    }
+}
+
+/// Tells of a process that was born by one which now ends: [`Word::Born`], its pid and its pidfd, or why not. Returns the exit
+/// status to end with.
+pub(crate) fn tell_of_birth(channel: &Channel, child: &Result<Child, Error>) -> i32 {
+    let said = match child {
+        Ok(child) => channel.send(Word::Born, &child.pid.to_le_bytes(), &[child.pidfd.as_fd()]),
+        Err(error) => channel.send(Word::Failed, &error.to_bytes(), &[]),
+    };
+    i32::from(said.is_err())
+}
+
+/// Takes the process that [`tell_of_birth`] tells of, a child of this one by CLONE_PARENT, and lets it go on.
+pub(crate) fn hear_of_birth(channel: &Channel) -> Result<Child, Error> {
+    let packet = channel.expect(Word::Born)?;
+    let pid = packet.bytes.try_into().map(i32::from_le_bytes).ok();
+    match (pid, packet.fds.into_iter().next()) {
+        (Some(pid), Some(pidfd)) => {
+            channel.say(Word::Born).step(|| "tell the process to go on".into())?;
+            Ok(Child { pid, pidfd })
+        }
+        _ => Err(Error::invalid("make the process", "it was not handed over")),
     }
 }
 

@@ -57,6 +57,8 @@ pub(crate) struct Found {
     pub proc: Option<OwnedFd>,
     /// The container's devpts.
     pub pts: Option<OwnedFd>,
+    /// What is to become read-only when all has been made that belongs there.
+    pub readonly: Vec<OwnedFd>,
 }
 
 /// Makes every mount in order. `cgroup_ready` is called before the first cgroup mount.
@@ -86,15 +88,18 @@ pub(crate) fn mount_all(
                 }
                 attach(fd.as_fd(), target.as_fd()).step(step)?;
             }
+            Source::Inside(path) => bind_inside(root, path, &destination, &mount.options).step(step)?,
             Source::New { kind, source } => {
-                let mode = new_target_mode(kind);
-                let target = root.make_directories(&destination, mode).step(step)?;
-                let fd = new_mount(kind, source, &mount.options, target.as_fd())
-                    .step(|| format!("mount {kind} on {}", destination.display()))?;
+                let step = || format!("mount {kind} on {}", destination.display());
+                let (target, new) = directory_for(root, kind, &destination).step(step)?;
+                let (fd, readonly) = new_mount(kind, source, &mount.options, target.as_fd(), new).step(step)?;
                 if mount.options.copy_up {
                     copy_up(target.as_fd(), fd.as_fd()).step(step)?;
                 }
                 attach(fd.as_fd(), target.as_fd()).step(step)?;
+                if readonly {
+                    found.readonly.push(fd.try_clone().step(step)?);
+                }
                 match kind.as_str() {
                     "proc" if found.proc.is_none() => found.proc = Some(fd),
                     "devpts" => found.pts = Some(fd),
@@ -111,16 +116,59 @@ pub(crate) fn mount_all(
     Ok(found)
 }
 
-fn new_target_mode(kind: &str) -> Mode {
-    Mode::from_raw_mode(if kind == "tmpfs" { 0o1777 } else { 0o755 })
+/// Binds what the container has at one place to another.
+fn bind_inside(root: &Root, path: &Path, destination: &Path, options: &Options) -> io::Result<()> {
+    let source = root.locate(path)?;
+    let clone = clone_of(source.as_fd(), options.recursive)?;
+    let directory = FileType::from_raw_mode(rustix::fs::fstat(&clone)?.st_mode) == FileType::Directory;
+    options.apply(clone.as_fd(), false)?;
+    let target = if directory {
+        root.make_directories(destination, Mode::from_raw_mode(0o755))?
+    } else {
+        root.make_file(destination, Mode::from_raw_mode(0o644))?
+    };
+    attach(clone.as_fd(), target.as_fd())
 }
 
-/// Makes a new file system; one that this user namespace may not make is bound from the machine, as sysfs can be.
-fn new_mount(kind: &str, source: &str, options: &Options, target: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// Finds or makes the directory for a new file system, and says whether it is new. proc and sysfs are what masks and settings
+/// rely on: an image's link must not lead them elsewhere.
+fn directory_for(root: &Root, kind: &str, destination: &Path) -> io::Result<(OwnedFd, bool)> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    if matches!(kind, "proc" | "sysfs") {
+        let there = root.open(destination, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty());
+        if let Ok(there) = &there
+            && FileType::from_raw_mode(rustix::fs::fstat(there)?.st_mode) != FileType::Directory
+        {
+            let why = format!("filesystem {kind:?} must be mounted on ordinary directory");
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, why));
+        }
+    }
+    match root.open(destination, flags, Mode::empty()) {
+        Ok(there) => Ok((there, false)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok((root.make_directories(destination, Mode::from_raw_mode(0o755))?, true))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a new file system; one that this user namespace may not make is bound from the machine, as sysfs can be. A tmpfs that is
+/// to be read-only becomes so later, when what belongs there has been made: the second value says so.
+fn new_mount(
+    kind: &str,
+    source: &str,
+    options: &Options,
+    target: BorrowedFd<'_>,
+    new: bool,
+) -> io::Result<(OwnedFd, bool)> {
     let mut options = options.clone();
+    let readonly = kind == "tmpfs" && options.attributes.set & RDONLY != 0;
+    if readonly {
+        options.attributes.set &= !RDONLY;
+    }
     if kind == "tmpfs" && !options.data.iter().any(|(key, _)| key == "mode") {
-        // A tmpfs over a directory keeps that directory's mode, as runc and crun have it.
-        let mode = rustix::fs::fstat(target)?.st_mode & 0o7777;
+        // A tmpfs over a directory of the image keeps that directory's mode.
+        let mode = if new { 0o1777 } else { rustix::fs::fstat(target)?.st_mode & 0o7777 };
         options.data.push(("mode".into(), Some(format!("{mode:o}"))));
     }
     let made = new_file_system(kind, source, &options);
@@ -128,13 +176,13 @@ fn new_mount(kind: &str, source: &str, options: &Options, target: BorrowedFd<'_>
         let sys = rustix::fs::open("/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let clone = clone_of(sys.as_fd(), true)?;
         set_attributes(clone.as_fd(), &Attributes { set: RDONLY, ..Attributes::default() }, true)?;
-        return Ok(clone);
+        return Ok((clone, false));
     }
     let made = made?;
     if options.propagation.is_some() || options.recursive_attributes.set != 0 {
-        options.apply(made.as_fd())?;
+        options.apply(made.as_fd(), false)?;
     }
-    Ok(made)
+    Ok((made, readonly))
 }
 
 /// Copies what the root has at a place to an empty directory that is about to cover it.
@@ -145,7 +193,7 @@ fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
 /// Shows the container its own cgroups: the one v2 directory, or a tmpfs with one mount a v1 hierarchy.
 fn mount_cgroups(target: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool, options: &Options) -> io::Result<()> {
     let layout = cgroup.layout();
-    let open_one = |hierarchy: &crate::cgroup::Hierarchy| -> io::Result<OwnedFd> {
+    let open_one = |hierarchy: &crate::cgroup::Hierarchy, directory: &Path| -> io::Result<OwnedFd> {
         if own_namespace {
             let mut options = options.clone();
             options.propagation = None;
@@ -166,14 +214,14 @@ fn mount_cgroups(target: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool, o
             }
             return new_file_system(kind, "cgroup", &options);
         }
-        let path = hierarchy.mount.join(cgroup.path().strip_prefix("/").unwrap_or(Path::new("")));
-        let fd = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let clone = clone_of(fd.as_fd(), false)?;
-        options.apply(clone.as_fd())?;
+        options.apply(clone.as_fd(), false)?;
         Ok(clone)
     };
     if layout.is_pure_v2() {
-        return attach(open_one(&layout.hierarchies[0])?.as_fd(), target);
+        let directory = cgroup.directories().next().unwrap_or_default();
+        return attach(open_one(&layout.hierarchies[0], &directory)?.as_fd(), target);
     }
     let data = vec![("mode".into(), Some("755".into())), ("size".into(), Some("64k".into()))];
     let base = new_file_system(
@@ -186,11 +234,11 @@ fn mount_cgroups(target: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool, o
         },
     )?;
     attach(base.as_fd(), target)?;
-    for hierarchy in &layout.hierarchies {
+    for (hierarchy, directory) in layout.hierarchies.iter().zip(cgroup.directories()) {
         let name = hierarchy.mount.file_name().unwrap_or_default();
         rustix::fs::mkdirat(&base, name, Mode::from_raw_mode(0o755))?;
         let place = rustix::fs::openat(&base, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        attach(open_one(hierarchy)?.as_fd(), place.as_fd())?;
+        attach(open_one(hierarchy, &directory)?.as_fd(), place.as_fd())?;
         if hierarchy.controllers.len() > 1 {
             for controller in &hierarchy.controllers {
                 match rustix::fs::symlinkat(name, &base, controller.as_str()) {
@@ -330,12 +378,14 @@ pub(crate) fn mount_console(root: &Root, terminal: BorrowedFd<'_>) -> Result<(),
 
 /// Makes the attached root the process's root and lets go of the machine's mounts.
 ///
-/// Without `pivot` the root is moved over `/` and entered by chroot(2): the machine's own `/` is then a ramfs, from which nothing can
-/// pivot. Its mounts stay below in the namespace, unreachable by any path.
+/// Without `pivot` the root lies over `/` and is entered by chroot(2): the machine's own `/` is then a ramfs, from which nothing can
+/// pivot. Its mounts stay below in the namespace, out of reach of any path; its proc and sysfs are let go of, since a user
+/// namespace inside could mount its own only where a whole one is visible.
 pub(crate) fn change_root(root: BorrowedFd<'_>, pivot: bool) -> Result<(), Error> {
     let step = || "make the root file system the root".to_owned();
     rustix::process::fchdir(root).step(step)?;
     if !pivot {
+        let_go_of_kernel_mounts().step(step)?;
         rustix::process::chroot(".").step(step)?;
         return rustix::process::chdir("/").step(step);
     }
@@ -343,6 +393,27 @@ pub(crate) fn change_root(root: BorrowedFd<'_>, pivot: bool) -> Result<(), Error
     // The old root lies on top of the new one now, and goes with all that is mounted below it.
     rustix::mount::unmount(".", UnmountFlags::DETACH).step(|| "let go of the machine's mounts".into())?;
     rustix::process::chdir("/").step(step)
+}
+
+/// Unmounts every proc and sysfs of the machine in this mount namespace, the innermost first.
+fn let_go_of_kernel_mounts() -> io::Result<()> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let mut places = Vec::new();
+    for line in text.lines() {
+        let kind = line.split(" - ").nth(1).and_then(|rest| rest.split(' ').next());
+        let place = line.split(' ').nth(4).filter(|place| !place.contains('\\'));
+        if let (Some("proc" | "sysfs"), Some(place)) = (kind, place) {
+            places.push(place.to_owned());
+        }
+    }
+    for place in places.iter().rev() {
+        match rustix::mount::unmount(place.as_str(), UnmountFlags::DETACH) {
+            // It lay below one that is gone, or within the container's root, which is attached above all.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Makes paths read-only. A path that does not exist needs no protection.
@@ -406,6 +477,13 @@ fn dev_null(root: &Root) -> io::Result<OwnedFd> {
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidData, "the container's /dev/null is not the null device"))
     }
+}
+
+/// Gives the container's mounts the propagation that was asked for, now that nothing of the machine's is among them.
+pub(crate) fn propagate(root: BorrowedFd<'_>, propagation: Option<MountPropagationFlags>) -> Result<(), Error> {
+    let Some(propagation) = propagation else { return Ok(()) };
+    let attributes = Attributes { propagation: propagation.bits().into(), ..Attributes::default() };
+    set_attributes(root, &attributes, false).step(|| "set the propagation of the root".into())
 }
 
 /// Makes the root itself read-only, without what is mounted below.

@@ -2,11 +2,11 @@
 
 use crate::error::{Context, Error};
 use brig_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
-use brig_sys::clone::flags;
+use brig_sys::clone::{flags, setns};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountPropagationFlags;
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The settings, read and checked before the fork.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct Settings {
     pub readonly: Vec<String>,
     pub root_readonly: bool,
     pub propagation: MountPropagationFlags,
+    /// The propagation of the container's own root, where it is named.
+    pub root_propagation: Option<MountPropagationFlags>,
     pub uid_map: Vec<LinuxIdMapping>,
     pub gid_map: Vec<LinuxIdMapping>,
     pub time_offsets: Option<String>,
@@ -49,12 +51,13 @@ impl Namespaces {
             };
             match namespace.path() {
                 None => namespaces.new |= flag,
+                Some(path) if path.as_os_str().is_empty() => namespaces.new |= flag,
                 Some(path) => {
                     let step = || format!("open the namespace {}", path.display());
-                    if flag == flags::NEWUSER || flag == flags::NEWNS {
+                    if flag == flags::NEWNS {
                         return Err(Error::invalid(
                             step(),
-                            "joining a user or mount namespace by path is not supported yet",
+                            "a mount namespace cannot be joined: the root file system would be mounted over its own",
                         ));
                     }
                     let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(step)?;
@@ -63,6 +66,22 @@ impl Namespaces {
             }
         }
         Ok(namespaces)
+    }
+
+    /// The user namespace that is joined.
+    pub fn joined_userns(&self) -> Option<BorrowedFd<'_>> {
+        self.joined.iter().find(|(flag, _)| *flag == flags::NEWUSER).map(|(_, fd)| fd.as_fd())
+    }
+
+    /// Enters those that are joined, but for the pid namespace, which only a child enters. The user namespace comes last: it may
+    /// not own the others, and then only the caller's present rights reach them.
+    pub fn join(&self) -> Result<(), Error> {
+        let user = |(flag, _): &&(u64, OwnedFd)| *flag == flags::NEWUSER;
+        let others = self.joined.iter().filter(|one| !user(one) && one.0 != flags::NEWPID);
+        for (flag, fd) in others.chain(self.joined.iter().filter(user)) {
+            setns(fd.as_fd(), *flag).step(|| "join a namespace".into())?;
+        }
+        Ok(())
     }
 
     /// Says whether the container has this namespace for itself.
@@ -103,6 +122,12 @@ impl Settings {
             Some("rslave" | "slave") => MountPropagationFlags::DOWNSTREAM,
             _ => MountPropagationFlags::PRIVATE,
         };
+        let root_propagation = linux.rootfs_propagation().as_deref().and_then(|word| match word {
+            "shared" | "rshared" => Some(MountPropagationFlags::SHARED),
+            "slave" | "rslave" => Some(MountPropagationFlags::DOWNSTREAM),
+            "unbindable" | "runbindable" => Some(MountPropagationFlags::UNBINDABLE),
+            _ => None,
+        });
         let time_offsets = linux.time_offsets().as_ref().map(|offsets| {
             let line = |(clock, o): (&String, &brig_spec::runtime::LinuxTimeOffset)| {
                 format!("{clock} {} {}\n", o.secs().unwrap_or(0), o.nanosecs().unwrap_or(0))
@@ -118,6 +143,7 @@ impl Settings {
             readonly: once_each(linux.readonly_paths().as_deref()),
             root_readonly: spec.root().as_ref().and_then(brig_spec::runtime::Root::readonly).unwrap_or(false),
             propagation,
+            root_propagation,
             uid_map,
             gid_map,
             time_offsets,

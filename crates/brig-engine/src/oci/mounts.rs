@@ -124,18 +124,21 @@ fn user(ready: &Ready, destination: PathBuf, place: &Place) -> Mount {
         return built(tmpfs.build());
     };
     let mut options = vec![if ready.non_recursive { "bind" } else { "rbind" }.to_owned()];
-    options.push(if ready.read_only { "ro" } else { "rw" }.to_owned());
+    // Nothing is said of a writable one: it keeps what its source mount forbids.
+    if ready.read_only {
+        options.push("ro".into());
+    }
     if ready.read_only && !ready.non_recursive {
         // What is mounted below the source is part of it, and must not stay open.
         options.push("rro".into());
     }
     options.push(ready.propagation.clone().unwrap_or_else(|| "rprivate".into()));
     options.extend(ready.options.iter().cloned());
+    if place.idmap.is_some() {
+        options.push(if ready.non_recursive { "idmap" } else { "ridmap" }.to_owned());
+    }
     let bind = MountBuilder::default().destination(destination).typ("bind").source(source.clone()).options(options);
-    built(match &place.idmap {
-        Some(map) => bind.uid_mappings(map.uids.clone()).gid_mappings(map.gids.clone()).build(),
-        None => bind.build(),
-    })
+    built(bind.build())
 }
 
 /// How mount events reach the container's root: as far as its most open bind asks for.

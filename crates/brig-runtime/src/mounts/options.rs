@@ -26,8 +26,10 @@ pub(crate) struct Options {
     pub propagation: Option<(u64, bool)>,
     /// Whether a new tmpfs first receives what the root has there.
     pub copy_up: bool,
-    /// Whether ids are shown through the container's user namespace.
-    pub idmap: bool,
+    /// Whether the words named any attribute: then those of a bind's source that they do not name are taken away.
+    pub named: bool,
+    /// Whether ids are shown through a user namespace, and whether that holds for all below.
+    pub idmap: Option<bool>,
     /// Whether a bind's source may not lead through a symbolic link: its path was resolved already, inside a volume that others
     /// may be changing.
     pub no_symlinks: bool,
@@ -57,7 +59,7 @@ fn change(name: &str) -> Option<Change> {
         "symfollow" => Change::Clear(attribute::NOSYMFOLLOW),
         "noatime" => Change::Atime(attribute::NOATIME),
         "strictatime" => Change::Atime(attribute::STRICTATIME),
-        "relatime" | "atime" | "norelatime" | "nostrictatime" => Change::Atime(0),
+        "relatime" => Change::Atime(0),
         _ => return None,
     })
 }
@@ -90,6 +92,7 @@ impl Options {
             let name = option.as_str();
             if let Some(change) = change(name) {
                 change.apply(&mut sorted.attributes);
+                sorted.named = true;
                 continue;
             }
             if let Some(change) = name.strip_prefix('r').and_then(change) {
@@ -108,9 +111,13 @@ impl Options {
                 "unbindable" => sorted.propagation = Some((MS_UNBINDABLE, false)),
                 "runbindable" => sorted.propagation = Some((MS_UNBINDABLE, true)),
                 "tmpcopyup" => sorted.copy_up = true,
-                "idmap" | "ridmap" => sorted.idmap = true,
+                "idmap" => sorted.idmap = Some(false),
+                "ridmap" => sorted.idmap = Some(true),
                 NO_SYMLINKS => sorted.no_symlinks = true,
-                "defaults" | "async" | "nomand" | "mand" | "silent" | "loud" | "noiversion" => {}
+                "defaults" | "async" | "nomand" | "mand" | "silent" | "loud" | "noiversion" | "iversion"
+                | "nolazytime" | "remount" => {}
+                // Every other setting of the access time takes the place of these, which change nothing by themselves.
+                "atime" | "norelatime" | "nostrictatime" | "ratime" | "rnorelatime" | "rnostrictatime" => {}
                 "" => return Err("an option is empty".into()),
                 _ => {
                     let (key, value) = match name.split_once('=') {
@@ -125,16 +132,59 @@ impl Options {
     }
 
     /// Gives a detached bind its attributes and its propagation; private unless something else was asked for.
-    pub fn apply(&self, mount: BorrowedFd<'_>) -> std::io::Result<()> {
+    ///
+    /// Without a word the attributes of the source stay. With one, the bind has those that are named and no others; but what a
+    /// source mount forbids (`ro`, `nosuid`, `nodev`, `noexec`) stays forbidden to a container with a user namespace, whose root
+    /// could not have lifted it: `locked`. Errors: such a one is lifted by name (`EPERM`).
+    pub fn apply(&self, mount: BorrowedFd<'_>, locked: bool) -> std::io::Result<()> {
         let (propagation, recursive) = self.propagation.unwrap_or((MS_PRIVATE, true));
         set_attributes(mount, &Attributes { propagation, ..Attributes::default() }, recursive)?;
-        for (attributes, recursive) in [(self.attributes, false), (self.recursive_attributes, true)] {
+        let mut attributes = self.attributes;
+        if self.named {
+            attributes.clear |= BESIDE_TIME & !attributes.set;
+        }
+        if locked && attributes.clear & LOCKABLE != 0 {
+            let kept = attributes_of(mount)? & LOCKABLE;
+            if kept & self.attributes.clear != 0 {
+                let lifted = LOCKABLE_WORDS.iter().filter(|(bit, _)| kept & self.attributes.clear & bit != 0);
+                let lifted: Vec<&str> = lifted.map(|(_, word)| *word).collect();
+                let why = format!("operation not permitted: `{}` of the source cannot be lifted", lifted.join("`, `"));
+                return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, why));
+            }
+            attributes.clear &= !kept;
+        }
+        for (attributes, recursive) in [(attributes, false), (self.recursive_attributes, true)] {
             if attributes.set != 0 || attributes.clear != 0 {
                 set_attributes(mount, &attributes, recursive)?;
             }
         }
         Ok(())
     }
+}
+
+/// The attributes that a bind loses when words name others; those of the access time stay.
+const BESIDE_TIME: u64 =
+    attribute::RDONLY | attribute::NOSUID | attribute::NODEV | attribute::NOEXEC | attribute::NOSYMFOLLOW;
+/// The attributes that the kernel locks on their way into a user namespace; mount_namespaces(7).
+const LOCKABLE: u64 = attribute::RDONLY | attribute::NOSUID | attribute::NODEV | attribute::NOEXEC;
+const LOCKABLE_WORDS: [(u64, &str); 4] = [
+    (attribute::RDONLY, "ro"),
+    (attribute::NOSUID, "nosuid"),
+    (attribute::NODEV, "nodev"),
+    (attribute::NOEXEC, "noexec"),
+];
+
+/// Reads which lockable attributes a mount has.
+fn attributes_of(mount: BorrowedFd<'_>) -> std::io::Result<u64> {
+    use rustix::fs::StatVfsMountFlags as F;
+    let flags = rustix::fs::fstatvfs(mount)?.f_flag;
+    let pairs = [
+        (F::RDONLY, attribute::RDONLY),
+        (F::NOSUID, attribute::NOSUID),
+        (F::NODEV, attribute::NODEV),
+        (F::NOEXEC, attribute::NOEXEC),
+    ];
+    Ok(pairs.into_iter().filter(|(flag, _)| flags.contains(*flag)).fold(0, |all, (_, bit)| all | bit))
 }
 
 #[cfg(test)]
