@@ -3,6 +3,7 @@
 use crate::arguments::{self, Ends, Opt, Parsed, flag, value};
 use crate::failure::Failure;
 use crate::log::Log;
+use brig_runtime::cgroup::{Bus, Driver};
 use std::path::PathBuf;
 
 /// The options that stand before the command.
@@ -29,8 +30,8 @@ pub(crate) struct Global {
     pub log: Log,
     /// The program for checkpoints.
     pub criu: Option<String>,
-    /// Whether systemd makes the cgroups.
-    pub systemd: bool,
+    /// Who makes the cgroups.
+    pub cgroup_driver: Driver,
     /// Whether limits that cannot be set are done without.
     pub rootless: bool,
 }
@@ -57,8 +58,19 @@ impl Global {
         };
         let log = Log::open(parsed.value("log"), parsed.value("log-format"), parsed.has("debug"))?;
         let criu = parsed.filled("criu").map(str::to_owned);
-        let systemd = parsed.has("systemd-cgroup");
+        let cgroup_driver = if parsed.has("systemd-cgroup") { Driver::Systemd(bus()) } else { Driver::Cgroupfs };
         let root_given = parsed.filled("root").is_some();
-        Ok((Self { root, root_given, log, criu, systemd, rootless }, parsed, rest))
+        Ok((Self { root, root_given, log, criu, cgroup_driver, rootless }, parsed, rest))
+    }
+}
+
+/// The systemd that makes the caller's cgroups: the machine's, or that of the user's session.
+fn bus() -> Bus {
+    if rustix::process::geteuid().is_root() {
+        return Bus::System;
+    }
+    Bus::User {
+        directory: std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
+        address: std::env::var("DBUS_SESSION_BUS_ADDRESS").ok(),
     }
 }

@@ -51,6 +51,11 @@ impl Log {
         self.write("warning", text);
     }
 
+    /// Says whether steps are reported.
+    pub fn debugs(&self) -> bool {
+        self.debug
+    }
+
     /// Reports a step, when `--debug` asked for it.
     pub fn debug(&self, text: &str) {
         if self.debug {

@@ -14,7 +14,7 @@ use crate::failure::{Failure, Step};
 use crate::global::Global;
 use crate::{foreground, lenient, sockets};
 use brig_monitor::state::{ProcessId, now_ns};
-use brig_runtime::cgroup::{Cgroup, Driver};
+use brig_runtime::cgroup::Cgroup;
 use brig_runtime::create::{self, Created, Request, RootMounts};
 use brig_runtime::hooks::{self, Description, Moment};
 use brig_runtime::launch;
@@ -97,17 +97,14 @@ pub(crate) fn make(global: &Global, id: &str, options: &Options, start: Start) -
     let plan = Plan { global, id, options, start, preserved_fds, spec: &spec, rootfs: &rootfs, cgroup: &cgroup };
     match bring_up(&plan, &text, &directory, directory_fd) {
         Ok((container, child, console)) => Ok(Made { container, child, spec, console }),
-        Err((failure, reached)) => {
-            if reached == Reached::Process {
+        Err((failure, begun)) => {
+            if begun {
                 let description = Description::new(id, bundle, &spec);
                 let after = spec.hooks().as_ref().map(|hooks| Moment::Poststop.of(hooks)).unwrap_or_default();
                 if let Err(error) = hooks::run(Moment::Poststop, after, &description.state("stopped", 0)) {
                     global.log.warning(&Failure::from(error).to_string());
                 }
                 let _ = cgroup.kill_all();
-            }
-            // A cgroup that was refused because others use it is theirs.
-            if reached != Reached::Nothing && cgroup.check_unused().is_ok() {
                 let _ = cgroup.remove();
             }
             let _ = container::forget(&directory);
@@ -127,25 +124,14 @@ struct Plan<'a> {
     cgroup: &'a Cgroup,
 }
 
-/// How far a failed attempt came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reached {
-    /// There is nothing to undo.
-    Nothing,
-    /// There may be a cgroup.
-    Cgroup,
-    /// There was a process in it.
-    Process,
-}
-
-/// Makes the process and its record. A failure says how far it came.
+/// Makes the process and its record. A failure says whether there was a process to undo.
 fn bring_up(
     plan: &Plan<'_>,
     text: &[u8],
     directory: &Path,
     directory_fd: OwnedFd,
-) -> Result<(Container, Child, Option<OwnedFd>), (Failure, Reached)> {
-    let before = |failure: Failure| (failure, Reached::Nothing);
+) -> Result<(Container, Child, Option<OwnedFd>), (Failure, bool)> {
+    let before = |failure: Failure| (failure, false);
     keep_configuration(directory_fd.as_fd(), text).map_err(before)?;
     let door = match plan.start {
         Start::Now => None,
@@ -159,10 +145,16 @@ fn bring_up(
         keyring: plan.options.keyring,
         ..Request::new(plan.id, plan.spec, plan.cgroup, &plan.options.bundle)
     };
-    let after = |failure: Failure| (failure, Reached::Process);
+    let after = |failure: Failure| (failure, true);
+    plan.global.log.debug("nsexec container setup: the first process is cloned");
+    if let Some(flags) = seccomp_flags(plan) {
+        plan.global.log.debug(&format!("seccomp filter flags: {flags}"));
+    }
     let starting = create::begin(request, |_| mount_root(plan.rootfs));
-    let starting = starting.map_err(|error| (error.into(), Reached::Cgroup))?;
+    let starting = starting.map_err(|error| (error.into(), false))?;
+    plan.global.log.debug("child process in init(): it makes its mounts");
     let mut created = starting.finish().map_err(|e| after(e.into()))?;
+    plan.global.log.debug("init: closing the pipe to signal completion: the container is made");
     let console = created.console.take();
     let console = hand_out(plan.options, &created, console).map_err(after)?;
     let record = Record {
@@ -187,6 +179,12 @@ fn bring_up(
         sockets::write_pid_file(path, child.pid).map_err(after)?;
     }
     Ok((container, child, console))
+}
+
+/// The flags of the filter, for whoever looks for what went wrong.
+fn seccomp_flags(plan: &Plan<'_>) -> Option<u64> {
+    let rules = plan.spec.linux().as_ref()?.seccomp().as_ref().filter(|_| plan.global.log.debugs())?;
+    brig_runtime::seccomp::compile(rules).ok().map(|filter| filter.flags)
 }
 
 fn start_now(plan: &Plan<'_>, created: Created) -> Result<Child, Failure> {
@@ -249,7 +247,8 @@ fn read_bundle(global: &Global, bundle: &Path) -> Result<(Vec<u8>, Spec), Failur
 /// The cgroup of a configuration, which need not exist yet.
 pub(crate) fn cgroup_of(global: &Global, spec: &Spec, id: &str) -> Result<Cgroup, Failure> {
     let specified = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
-    let cgroup = Cgroup::of_container(specified, id, &Driver::Cgroupfs)?;
+    let cgroup = Cgroup::of_container(specified, id, &global.cgroup_driver)?;
+    let cgroup = cgroup.annotations(&spec.annotations().clone().unwrap_or_default())?;
     Ok(cgroup.rootless(global.rootless).exclusive(true).owner(cgroup_owner(spec)))
 }
 

@@ -8,18 +8,19 @@
 //!
 //! A value that is dropped before `start` kills its child. The cgroup is the caller's to remove.
 
+use crate::birth;
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error};
 use crate::hooks::{self, Description, Moment};
-use crate::init::{self, Init};
+use crate::init::Init;
 use crate::launch::{Waiting, launch};
 use crate::listener::Listener;
 use crate::mounts::{self, Mount, Opening, Source};
 use crate::program::Program;
-use crate::protocol::{self, Channel, Word};
+use crate::protocol::{Channel, Word};
 use crate::settings::Settings;
 use brig_spec::runtime::{Hooks, Spec};
-use brig_sys::clone::{Child, clone_process, flags, setns};
+use brig_sys::clone::{Child, flags};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{WaitId, WaitIdOptions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -86,6 +87,7 @@ pub struct RootMounts {
 pub struct Starting {
     process: Process,
     program: Program,
+    mounts: Vec<Mount>,
     hooks: Hooks,
     description: Description,
     listener: Option<Listener>,
@@ -153,12 +155,13 @@ pub fn begin(
     for mount in &mut mounts {
         mount.options.copy_up |= request.copy_up.contains(&mount.destination);
     }
+    mounts::find_inside(&mut mounts, specified, request.rootfs)?;
     let userns = settings.namespaces.has(flags::NEWUSER);
     let mut mount_root = Some(mount_root);
     let mut root = None;
     if !userns {
         let userns = settings.namespaces.joined_userns();
-        let mut opening = Opening::new(userns, request.rootfs);
+        let mut opening = Opening::new(userns);
         mounts::open_binds(&mut mounts, specified, &mut opening)?;
         root = mount_root.take().map(|m| m(userns)).transpose()?;
         program.warnings.append(&mut opening.warnings);
@@ -167,13 +170,6 @@ pub fn begin(
     let mut birthplace = None;
     if request.cgroup.takes_births() && !request.cgroup.create(resources)?.nothing {
         birthplace = request.cgroup.birthplace()?;
-    }
-    let (ours, theirs) = protocol::pair()?;
-    let own_pid = join_pid_namespace(&settings)?;
-    enter_time_namespace(&settings)?;
-    let mut new = settings.namespaces.new & !flags::NEWTIME;
-    if birthplace.is_none() {
-        new &= !flags::NEWCGROUP;
     }
     let (uid_map, gid_map) = (mounts::map_lines(&settings.uid_map), mounts::map_lines(&settings.gid_map));
     let mut init = Init {
@@ -191,41 +187,27 @@ pub fn begin(
         pivot: request.pivot,
         born_in_cgroup: birthplace.is_some(),
     };
-    let place = birthplace.as_ref().map(AsFd::as_fd);
-    // With both ends in its hands the child would never hear that this process is gone.
-    let child = if init.settings.namespaces.joined_userns().is_some() {
-        let keeper = clone_process(0, place, || {
-            brig_sys::fds::close_copy(ours.as_fd());
-            bear_in_userns(&mut init, new, &theirs)
-        })
-        .step(|| "make the container's process".into())?;
-        drop(theirs);
-        let born = protocol::hear_of_birth(&ours);
-        let _ = rustix::process::waitid(WaitId::PidFd(keeper.pidfd.as_fd()), WaitIdOptions::EXITED);
-        born?
-    } else {
-        let child = clone_process(new, place, || {
-            brig_sys::fds::close_copy(ours.as_fd());
-            init::run(&mut init, &theirs)
-        })
-        .step(|| "make the container's process".into())?;
-        drop(theirs);
-        child
+    let (child, channel) = match birth::bear(&mut init, birthplace.as_ref().map(AsFd::as_fd)) {
+        Ok(born) => born,
+        Err(error) => {
+            // A cgroup that was made for a birth is of no use without one.
+            if birthplace.is_some() {
+                let _ = request.cgroup.remove();
+            }
+            return Err(error);
+        }
     };
-    let process = Process { child: Some(child), channel: ours };
-    if let Some(own) = own_pid {
-        setns(own.as_fd(), flags::NEWPID).step(|| "return to the pid namespace".into())?;
-    }
+    let process = Process { child: Some(child), channel };
     if userns {
-        hand_over_maps(&process, &mut init, specified, (&uid_map, &gid_map), request.rootfs, mount_root.take())?;
+        hand_over_maps(&process, &mut init, specified, (&uid_map, &gid_map), mount_root.take())?;
     }
     // The child has its own copy of everything; of this one only what `start` needs is kept.
-    let Init { program, .. } = init;
+    let Init { program, mounts, .. } = init;
     if birthplace.is_none() {
         request.cgroup.enclose(process.child()?.pid, resources)?;
         process.channel.tell(Word::Cgroup)?;
     }
-    Ok(Starting { process, program, hooks, description, listener })
+    Ok(Starting { process, program, mounts, hooks, description, listener })
 }
 
 /// Writes the id maps, mounts what needs them, and hands all of it to the child.
@@ -234,7 +216,6 @@ fn hand_over_maps(
     init: &mut Init<'_>,
     specified: &[brig_spec::runtime::Mount],
     (uid_map, gid_map): (&str, &str),
-    rootfs: Option<&Path>,
     mount_root: Option<impl FnOnce(Option<BorrowedFd<'_>>) -> Result<RootMounts, Error>>,
 ) -> Result<(), Error> {
     let pid = process.child()?.pid;
@@ -243,7 +224,7 @@ fn hand_over_maps(
     let userns = rustix::fs::open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .step(|| "open the user namespace".into())?;
     let root = mount_root.map(|m| m(Some(userns.as_fd()))).transpose()?;
-    let mut opening = Opening::new(Some(userns.as_fd()), rootfs);
+    let mut opening = Opening::new(Some(userns.as_fd()));
     mounts::open_binds(&mut init.mounts, specified, &mut opening)?;
     init.program.warnings.append(&mut opening.warnings);
     let mut fds = Vec::new();
@@ -268,46 +249,6 @@ fn hand_over_maps(
     process.channel.send(Word::Maps, &text, &fds).step(|| "hand the mounts to the container's process".into())
 }
 
-/// The life of the process that bears a container into a user namespace which others made: nothing can be born there directly.
-fn bear_in_userns(init: &mut Init<'_>, new: u64, channel: &Channel) -> i32 {
-    let mut bear = || -> Result<Child, Error> {
-        init.settings.namespaces.join()?;
-        init::become_root()?;
-        clone_process(new | flags::PARENT, None, || {
-            // Both say what they say on one channel: its bearer speaks first.
-            if channel.expect(Word::Born).is_err() {
-                return 1;
-            }
-            init::run(init, channel)
-        })
-        .step(|| "make the container's process".into())
-    };
-    protocol::tell_of_birth(channel, &bear())
-}
-
-/// A pid namespace is joined by the children of whoever enters it: the caller does so, and returns after the clone.
-fn join_pid_namespace(settings: &Settings) -> Result<Option<OwnedFd>, Error> {
-    let Some((_, fd)) = settings.namespaces.joined.iter().find(|(flag, _)| *flag == flags::NEWPID) else {
-        return Ok(None);
-    };
-    let step = || "join the pid namespace".to_owned();
-    let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(step)?;
-    setns(fd.as_fd(), flags::NEWPID).step(step)?;
-    Ok(Some(own))
-}
-
-/// A time namespace too is entered by children; its offsets can be written only before the first of them.
-fn enter_time_namespace(settings: &Settings) -> Result<(), Error> {
-    if !settings.namespaces.has(flags::NEWTIME) {
-        return Ok(());
-    }
-    brig_sys::clone::unshare(flags::NEWTIME).step(|| "make the time namespace".into())?;
-    if let Some(offsets) = &settings.time_offsets {
-        std::fs::write("/proc/self/timens_offsets", offsets).step(|| "write the time offsets".into())?;
-    }
-    Ok(())
-}
-
 impl Starting {
     /// The pid of the container's first process.
     pub fn pid(&self) -> i32 {
@@ -324,6 +265,12 @@ impl Starting {
     /// Waits until the container is ready to be started.
     pub fn finish(self) -> Result<Created, Error> {
         let channel = &self.process.channel;
+        let userns_path = format!("/proc/{}/ns/user", self.pid());
+        for mount in self.mounts.iter().filter(|mount| mount.options.idmap.is_some()) {
+            if let Source::Inside { map, .. } = &mount.source {
+                show(channel, &self.mounts, map.as_ref(), &userns_path)?;
+            }
+        }
         let (prestart, create_runtime) = (Moment::Prestart.of(&self.hooks), Moment::CreateRuntime.of(&self.hooks));
         if !prestart.is_empty() || !create_runtime.is_empty() {
             channel.expect(Word::Mounted)?;
@@ -340,6 +287,25 @@ impl Starting {
         let warnings = self.program.warnings.clone();
         Ok(Created { process: self.process, program: self.program, listener: self.listener, warnings, console })
     }
+}
+
+/// Shows a bind that the container's process made under other ids: by maps of its own, or by the container's.
+fn show(channel: &Channel, mounts: &[Mount], map: Option<&OwnedFd>, userns_path: &str) -> Result<(), Error> {
+    let packet = channel.expect(Word::Shown)?;
+    let at = <[u8; 4]>::try_from(packet.bytes.as_slice()).map(u32::from_le_bytes).unwrap_or(u32::MAX);
+    let lost = || Error::invalid("show a mount under other ids", "it was not handed over");
+    let mount = usize::try_from(at).ok().and_then(|at| mounts.get(at)).ok_or_else(lost)?;
+    let bind = packet.fds.into_iter().next().ok_or_else(lost)?;
+    let step = || format!("show the mount on {} under other ids", mount.destination.display());
+    let of_container;
+    let userns = if let Some(map) = map {
+        map.as_fd()
+    } else {
+        of_container = rustix::fs::open(userns_path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(step)?;
+        of_container.as_fd()
+    };
+    mounts::show_under_other_ids(bind.as_fd(), userns, mount.options.idmap.unwrap_or(false)).step(step)?;
+    channel.tell(Word::Shown)
 }
 
 impl Created {

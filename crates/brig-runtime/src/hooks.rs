@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A hook gets the state as JSON on its standard input, the environment of its own entry and nothing of the container's
-//! (CVE-2024-0132, CVE-2025-23266), `/` as its working directory, and no descriptor of ours. Only startContainer hooks, which are
+//! (CVE-2024-0132, CVE-2025-23266), and no descriptor of ours. It begins in the bundle, or inside the container in `/`. Only startContainer hooks, which are
 //! the image's own programs with the process's own rights, have the process's environment when they name none.
 
 use crate::error::{Context, Error};
@@ -100,8 +100,12 @@ impl Description {
 
 /// Runs the hooks of a moment in order, each to its end. Errors: the first that fails or outlives its time limit.
 pub fn run(moment: Moment, hooks: &[Hook], state: &serde_json::Value) -> Result<(), Error> {
+    // Hooks of the machine begin in the bundle, as they know it; those of the container where nothing of the image's lies by
+    // chance.
+    let inside = matches!(moment, Moment::CreateContainer | Moment::StartContainer);
+    let bundle = state["bundle"].as_str().filter(|bundle| !inside && bundle.starts_with('/')).unwrap_or("/");
     for (at, hook) in hooks.iter().enumerate() {
-        run_one(hook, state)
+        run_one(hook, state, Path::new(bundle))
             .map_err(|why| io::Error::other(format!("error running {} hook #{at}: {why}", moment.name())))
             .step(|| "go through with the container".into())?;
     }
@@ -109,7 +113,7 @@ pub fn run(moment: Moment, hooks: &[Hook], state: &serde_json::Value) -> Result<
 }
 
 /// Runs one hook; what went wrong comes back as text.
-fn run_one(hook: &Hook, state: &serde_json::Value) -> Result<(), String> {
+fn run_one(hook: &Hook, state: &serde_json::Value, directory: &Path) -> Result<(), String> {
     let text = |error: io::Error| format!("{}: {error}", hook.path().display());
     if !hook.path().is_absolute() {
         return Err(format!("the path {} is not absolute", hook.path().display()));
@@ -123,7 +127,7 @@ fn run_one(hook: &Hook, state: &serde_json::Value) -> Result<(), String> {
     command
         .env_clear()
         .envs(hook.env().iter().flatten().map(|entry| entry.split_once('=').unwrap_or((entry, ""))))
-        .current_dir("/")
+        .current_dir(directory)
         .stdin(memory_file(state.to_string().as_bytes()).map_err(text)?)
         .stdout(both(&words).map_err(text)?)
         .stderr(both(&words).map_err(text)?);
@@ -146,7 +150,23 @@ fn run_one(hook: &Hook, state: &serde_json::Value) -> Result<(), String> {
     let mut said = Vec::new();
     let _ = words.rewind().and_then(|()| words.take(MOST_WORDS).read_to_end(&mut said));
     let said = String::from_utf8_lossy(&said);
-    Err(format!("{status}, output: {}", said.trim_end()))
+    Err(format!("{}, output: {}", told(status), said.trim_end()))
+}
+
+/// How a program ended, in the words that people know from their shells.
+fn told(status: std::process::ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    let Some(signal) = status.signal() else { return status.to_string() };
+    let word = match signal {
+        6 => "aborted",
+        9 => "killed",
+        11 => "segmentation fault",
+        13 => "broken pipe",
+        15 => "terminated",
+        31 => "bad system call",
+        _ => return status.to_string(),
+    };
+    format!("signal: {signal} ({word})")
 }
 
 /// A file in memory: unlike a pipe it neither fills up nor stays open for what a hook leaves running.

@@ -150,7 +150,12 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
         }
         Ok(())
     };
-    let found = rootfs::mount_all(&root, &mut init.mounts, init.cgroup, own_cgroup, &mut cgroup_ready)?;
+    let show = |at: usize, bind: BorrowedFd<'_>| -> Result<(), Error> {
+        let at = u32::try_from(at).unwrap_or(u32::MAX).to_le_bytes();
+        channel.send(Word::Shown, &at, &[bind]).step(|| "have a mount shown under other ids".into())?;
+        channel.expect(Word::Shown).map(drop)
+    };
+    let found = rootfs::mount_all(&root, &mut init.mounts, init.cgroup, own_cgroup, &mut cgroup_ready, show)?;
     cgroup_ready()?;
     rootfs::make_devices(&root, &init.devices, init.settings.namespaces.is_own(flags::NEWUSER))?;
     run_hooks(init, channel)?;

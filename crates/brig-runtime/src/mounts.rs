@@ -32,7 +32,12 @@ pub(crate) enum Source {
         directory: bool,
     },
     /// What the container's own root has at a path, with what earlier mounts put there; bound by the child.
-    Inside(PathBuf),
+    Inside {
+        /// The path in the root.
+        path: PathBuf,
+        /// The user namespace through which its ids are shown; the child asks its maker to do that.
+        map: Option<OwnedFd>,
+    },
     /// A new file system.
     New {
         /// Its type, such as `tmpfs`.
@@ -59,8 +64,6 @@ pub(crate) struct Mount {
 pub(crate) struct Opening<'a> {
     /// The container's user namespace, when it has one.
     userns: Option<BorrowedFd<'a>>,
-    /// Where the container's root lies on the machine: what is bound from below it is bound by the child.
-    rootfs: Option<&'a Path>,
     /// User namespaces made for id maps, by these.
     maps: Vec<((String, String), OwnedFd)>,
     /// What was done otherwise than asked for.
@@ -68,9 +71,9 @@ pub(crate) struct Opening<'a> {
 }
 
 impl<'a> Opening<'a> {
-    /// Begins with the container's user namespace, if any, and the place of its root.
-    pub fn new(userns: Option<BorrowedFd<'a>>, rootfs: Option<&'a Path>) -> Self {
-        Self { userns, rootfs, maps: Vec::new(), warnings: Vec::new() }
+    /// Begins with the container's user namespace, if any.
+    pub fn new(userns: Option<BorrowedFd<'a>>) -> Self {
+        Self { userns, maps: Vec::new(), warnings: Vec::new() }
     }
 }
 
@@ -129,8 +132,7 @@ impl Mount {
         if let Some(recursive) = self.options.idmap {
             let other_ids = || format!("show the files of {} under the container's ids", path.display());
             let userns = self.userns_of_maps(opening).step(other_ids)?;
-            let map = Attributes { set: IDMAP, userns_fd: fd_number(userns), ..Attributes::default() };
-            match set_attributes(clone.as_fd(), &map, recursive) {
+            match show_under_other_ids(clone.as_fd(), userns, recursive) {
                 // What nobody writes to may be shown under the machine's ids, where the file system knows no others.
                 Err(error)
                     if self.maps.is_none()
@@ -244,9 +246,35 @@ pub(crate) fn open_binds(
         let path = specified.source().as_deref().ok_or_else(|| {
             Error::invalid(format!("bind on {}", mount.destination.display()), "the mount has no source")
         })?;
-        match opening.rootfs.and_then(|rootfs| path.strip_prefix(rootfs).ok()) {
-            Some(inside) if mount.options.idmap.is_none() => mount.source = Source::Inside(inside.to_owned()),
-            _ => mount.open_bind(path, opening)?,
+        mount.open_bind(path, opening)?;
+    }
+    Ok(())
+}
+
+/// Shows a detached mount under other ids, with `recursive` all below too; for a container's process, which may not do so itself.
+pub(crate) fn show_under_other_ids(
+    mount: BorrowedFd<'_>,
+    userns: BorrowedFd<'_>,
+    recursive: bool,
+) -> std::io::Result<()> {
+    let map = Attributes { set: IDMAP, userns_fd: fd_number(userns), ..Attributes::default() };
+    set_attributes(mount, &map, recursive)
+}
+
+/// Finds the binds whose source lies below the container's own root on the machine: these are for the child. A destination that
+/// is told with that path means the place inside.
+pub(crate) fn find_inside(mounts: &mut [Mount], specified: &[Specified], rootfs: Option<&Path>) -> Result<(), Error> {
+    let Some(rootfs) = rootfs else { return Ok(()) };
+    for (mount, specified) in mounts.iter_mut().zip(specified) {
+        if let Ok(inside) = mount.destination.strip_prefix(rootfs) {
+            mount.destination = Path::new("/").join(inside);
+        }
+        let inside = specified.source().as_deref().and_then(|path| path.strip_prefix(rootfs).ok());
+        if let (Source::Bind { .. }, Some(inside)) = (&mount.source, inside) {
+            let maps = mount.maps.as_ref();
+            let map = maps.map(|(uids, gids)| userns_with_maps(uids, gids)).transpose();
+            let map = map.step(|| format!("make the id maps of the mount on {}", mount.destination.display()))?;
+            mount.source = Source::Inside { path: inside.to_owned(), map };
         }
     }
     Ok(())

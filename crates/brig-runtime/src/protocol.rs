@@ -10,6 +10,8 @@
 //!    | cgroup made, child moved (v1)             | root attached, mounts
 //!    |---- Cgroup ------------------------------>| cgroup namespace (v1), cgroup mounts, pivot_root,
 //!    | network, in parallel                      | masks, user, working directory
+//!    |<--- Shown + number, descriptor -----------| a bind of the root's own parts under other ids, each
+//!    |---- Shown ------------------------------->|
 //!    |<--- Mounted (hooks only) -----------------| before pivot_root
 //!    | prestart and createRuntime hooks          |
 //!    |---- Hooked ------------------------------>| createContainer hooks
@@ -52,6 +54,7 @@ pub(crate) enum Word {
     Console = b'C',
     Ready = b'R',
     Start = b'S',
+    Shown = b'I',
     Mounted = b'P',
     Hooked = b'H',
     Listener = b'L',

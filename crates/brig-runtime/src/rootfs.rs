@@ -61,16 +61,18 @@ pub(crate) struct Found {
     pub readonly: Vec<OwnedFd>,
 }
 
-/// Makes every mount in order. `cgroup_ready` is called before the first cgroup mount.
+/// Makes every mount in order. `cgroup_ready` is called before the first cgroup mount; `show` has the maker of the container show
+/// the bind of that number under other ids.
 pub(crate) fn mount_all(
     root: &Root,
     mounts: &mut [Mount],
     cgroup: &Cgroup,
     own_cgroup_namespace: bool,
     mut cgroup_ready: impl FnMut() -> Result<(), Error>,
+    show: impl Fn(usize, BorrowedFd<'_>) -> Result<(), Error>,
 ) -> Result<Found, Error> {
     let mut found = Found::default();
-    for mount in mounts {
+    for (at, mount) in mounts.iter_mut().enumerate() {
         let destination = mount.destination.clone();
         let step = || format!("mount on {}", destination.display());
         match &mut mount.source {
@@ -88,7 +90,13 @@ pub(crate) fn mount_all(
                 }
                 attach(fd.as_fd(), target.as_fd()).step(step)?;
             }
-            Source::Inside(path) => bind_inside(root, path, &destination, &mount.options).step(step)?,
+            Source::Inside { path, .. } => {
+                let clone = clone_inside(root, path, &mount.options).step(step)?;
+                if mount.options.idmap.is_some() {
+                    show(at, clone.as_fd())?;
+                }
+                attach_bind(root, clone.as_fd(), &destination).step(step)?;
+            }
             Source::New { kind, source } => {
                 let step = || format!("mount {kind} on {}", destination.display());
                 let (target, new) = directory_for(root, kind, &destination).step(step)?;
@@ -116,18 +124,23 @@ pub(crate) fn mount_all(
     Ok(found)
 }
 
-/// Binds what the container has at one place to another.
-fn bind_inside(root: &Root, path: &Path, destination: &Path, options: &Options) -> io::Result<()> {
+/// Clones what the container has at a place.
+fn clone_inside(root: &Root, path: &Path, options: &Options) -> io::Result<OwnedFd> {
     let source = root.locate(path)?;
     let clone = clone_of(source.as_fd(), options.recursive)?;
-    let directory = FileType::from_raw_mode(rustix::fs::fstat(&clone)?.st_mode) == FileType::Directory;
     options.apply(clone.as_fd(), false)?;
+    Ok(clone)
+}
+
+/// Puts a bind on its destination, which is made where it is missing.
+fn attach_bind(root: &Root, bind: BorrowedFd<'_>, destination: &Path) -> io::Result<()> {
+    let directory = FileType::from_raw_mode(rustix::fs::fstat(bind)?.st_mode) == FileType::Directory;
     let target = if directory {
         root.make_directories(destination, Mode::from_raw_mode(0o755))?
     } else {
         root.make_file(destination, Mode::from_raw_mode(0o644))?
     };
-    attach(clone.as_fd(), target.as_fd())
+    attach(bind, target.as_fd())
 }
 
 /// Finds or makes the directory for a new file system, and says whether it is new. proc and sysfs are what masks and settings

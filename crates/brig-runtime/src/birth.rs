@@ -1,0 +1,87 @@
+//! The clone: how a container's first process comes into its namespaces.
+//!
+//! ```text
+//! new namespaces               clone3 with their flags
+//! a pid namespace of others    entered before the clone, and left after it: only children are born there
+//! a time namespace             made before the clone, its offsets written, for the same reason
+//! a user namespace of others   a bearer enters it and the others that are joined, bears the process as this one's child, and goes
+//! ```
+
+use crate::error::{Context, Error};
+use crate::init::{self, Init};
+use crate::protocol::{self, Channel, Word};
+use crate::settings::Settings;
+use brig_sys::clone::{Child, clone_process, flags, setns};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{WaitId, WaitIdOptions};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Makes the process, in the cgroup v2 directory `place` if one is given, and returns it with the channel to it.
+pub(crate) fn bear(init: &mut Init<'_>, place: Option<BorrowedFd<'_>>) -> Result<(Child, Channel), Error> {
+    let (ours, theirs) = protocol::pair()?;
+    let own_pid = join_pid_namespace(&init.settings)?;
+    enter_time_namespace(&init.settings)?;
+    let mut new = init.settings.namespaces.new & !flags::NEWTIME;
+    if place.is_none() {
+        // The namespace shows the cgroup in which it is made as its root: it comes after the move.
+        new &= !flags::NEWCGROUP;
+    }
+    let joins_userns = init.settings.namespaces.joined_userns().is_some();
+    let born = clone_process(if joins_userns { 0 } else { new }, place, || {
+        // With both ends in its hands it would never hear that this process is gone.
+        brig_sys::fds::close_copy(ours.as_fd());
+        if joins_userns { bear_in_userns(init, new, &theirs) } else { init::run(init, &theirs) }
+    })
+    .step(|| "make the container's process".into());
+    drop(theirs);
+    if let Some(own) = own_pid {
+        setns(own.as_fd(), flags::NEWPID).step(|| "return to the pid namespace".into())?;
+    }
+    let mut child = born?;
+    if joins_userns {
+        let bearer = child;
+        let heard = protocol::hear_of_birth(&ours);
+        let _ = rustix::process::waitid(WaitId::PidFd(bearer.pidfd.as_fd()), WaitIdOptions::EXITED);
+        child = heard?;
+    }
+    Ok((child, ours))
+}
+
+/// The bearer's life.
+fn bear_in_userns(init: &mut Init<'_>, new: u64, channel: &Channel) -> i32 {
+    let mut bear = || -> Result<Child, Error> {
+        init.settings.namespaces.join()?;
+        init::become_root()?;
+        clone_process(new | flags::PARENT, None, || {
+            // Both say what they say on one channel: its bearer speaks first.
+            if channel.expect(Word::Born).is_err() {
+                return 1;
+            }
+            init::run(init, channel)
+        })
+        .step(|| "make the container's process".into())
+    };
+    protocol::tell_of_birth(channel, &bear())
+}
+
+fn join_pid_namespace(settings: &Settings) -> Result<Option<OwnedFd>, Error> {
+    let Some((_, fd)) = settings.namespaces.joined.iter().find(|(flag, _)| *flag == flags::NEWPID) else {
+        return Ok(None);
+    };
+    let step = || "join the pid namespace".to_owned();
+    let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(step)?;
+    setns(fd.as_fd(), flags::NEWPID).step(step)?;
+    Ok(Some(own))
+}
+
+/// Makes the time namespace of the children; its offsets can be written only before the first of them.
+fn enter_time_namespace(settings: &Settings) -> Result<(), Error> {
+    if !settings.namespaces.has(flags::NEWTIME) {
+        return Ok(());
+    }
+    brig_sys::clone::unshare(flags::NEWTIME).step(|| "make the time namespace".into())?;
+    if let Some(offsets) = &settings.time_offsets {
+        std::fs::write("/proc/self/timens_offsets", offsets).step(|| "write the time offsets".into())?;
+    }
+    Ok(())
+}
