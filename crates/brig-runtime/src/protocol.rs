@@ -63,10 +63,20 @@ pub(crate) enum Word {
 
 impl Word {
     fn from_byte(byte: u8) -> Option<Self> {
-        use Word as W;
-        [W::Maps, W::Cgroup, W::Born, W::Console, W::Ready, W::Start, W::Mounted, W::Hooked, W::Listener, W::Failed]
-            .into_iter()
-            .find(|w| *w as u8 == byte)
+        Some(match byte {
+            b'M' => Self::Maps,
+            b'G' => Self::Cgroup,
+            b'B' => Self::Born,
+            b'C' => Self::Console,
+            b'R' => Self::Ready,
+            b'S' => Self::Start,
+            b'I' => Self::Shown,
+            b'P' => Self::Mounted,
+            b'H' => Self::Hooked,
+            b'L' => Self::Listener,
+            b'E' => Self::Failed,
+            _ => return None,
+        })
     }
 }
 
