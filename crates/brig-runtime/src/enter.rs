@@ -172,6 +172,7 @@ fn set_up(program: &Program, channel: &Channel) -> Result<crate::program::Settle
         channel.send(Word::Console, &[], &[master.as_fd()]).step(|| "hand over the terminal".into())?;
     }
     let settled = program.settle(&root)?;
+    crate::null::reopen(&root);
     own_stdio(&settled.identity);
     Ok(settled)
 }

@@ -176,6 +176,7 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     if init.settings.root_readonly {
         rootfs::make_readonly(root.as_fd())?;
     }
+    crate::null::reopen(&root);
     own_stdio(&settled.identity);
     Ok(settled)
 }

@@ -16,6 +16,7 @@ pub mod launch;
 mod limits;
 mod listener;
 mod mounts;
+mod null;
 mod program;
 mod protocol;
 pub mod rdt;
