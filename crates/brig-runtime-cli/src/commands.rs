@@ -1,5 +1,6 @@
 //! The commands, one file each, and the table that names them.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
@@ -9,6 +10,7 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod restore;
 mod run;
 mod spec;
 mod start;
@@ -38,6 +40,7 @@ pub(crate) struct Command {
 }
 
 const COMMANDS: &[&Command] = &[
+    &checkpoint::COMMAND,
     &create::COMMAND,
     &delete::COMMAND,
     &events::COMMAND,
@@ -47,6 +50,7 @@ const COMMANDS: &[&Command] = &[
     &list::COMMAND,
     &pause::PAUSE,
     &ps::COMMAND,
+    &restore::COMMAND,
     &pause::RESUME,
     &run::COMMAND,
     &spec::COMMAND,

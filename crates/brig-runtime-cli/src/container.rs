@@ -51,6 +51,9 @@ pub(crate) struct Record {
     pub owner: u32,
     /// Its cgroup.
     pub cgroup: cgroup::Record,
+    /// What its standard descriptors were when it was made; see `criu/descriptors.rs`.
+    #[serde(default)]
+    pub descriptors: Vec<String>,
 }
 
 /// A container that this command works on.

@@ -8,6 +8,7 @@
 mod arguments;
 mod commands;
 mod container;
+mod criu;
 mod failure;
 mod foreground;
 mod global;

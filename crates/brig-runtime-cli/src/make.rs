@@ -10,6 +10,7 @@
 
 use crate::arguments::Parsed;
 use crate::container::{self, CONFIG_FILE, Container, DOOR, Record};
+use crate::criu::descriptors;
 use crate::failure::{Failure, Step};
 use crate::global::Global;
 use crate::{foreground, lenient, sockets};
@@ -36,14 +37,14 @@ pub(crate) enum Start {
 /// How a container is made.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
-    bundle: PathBuf,
-    console_socket: Option<PathBuf>,
-    pidfd_socket: Option<PathBuf>,
-    pid_file: Option<PathBuf>,
+    pub bundle: PathBuf,
+    pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
     preserved_fds: i32,
     pivot: bool,
     keyring: bool,
-    detach: bool,
+    pub detach: bool,
 }
 
 impl Options {
@@ -157,6 +158,7 @@ fn bring_up(
     plan.global.log.debug("init: closing the pipe to signal completion: the container is made");
     let console = created.console.take();
     let console = hand_out(plan.options, &created, console).map_err(after)?;
+    let terminal = plan.spec.process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
     let record = Record {
         format: 1,
         id: plan.id.into(),
@@ -166,6 +168,7 @@ fn bring_up(
         created: now_ns(),
         owner: rustix::process::geteuid().as_raw(),
         cgroup: plan.cgroup.to_record(),
+        descriptors: if terminal { descriptors::null() } else { descriptors::own() },
     };
     let container = Container::write(directory.into(), directory_fd, record).map_err(after)?;
     let child = match plan.start {
@@ -225,7 +228,7 @@ fn hand_out(options: &Options, created: &Created, console: Option<OwnedFd>) -> R
 }
 
 /// Reads the configuration, as text and as what it means.
-fn read_bundle(global: &Global, bundle: &Path) -> Result<(Vec<u8>, Spec), Failure> {
+pub(crate) fn read_bundle(global: &Global, bundle: &Path) -> Result<(Vec<u8>, Spec), Failure> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let fd = match rustix::fs::open(CONFIG_FILE, flags, Mode::empty()) {
         Err(rustix::io::Errno::NOENT) => {
@@ -268,7 +271,7 @@ fn cgroup_owner(spec: &Spec) -> Option<u32> {
     maps.iter().find(|map| map.container_id() == 0).map(|map| map.host_id())
 }
 
-fn rootfs_path(spec: &Spec, bundle: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn rootfs_path(spec: &Spec, bundle: &Path) -> Result<PathBuf, Failure> {
     let root = spec.root().as_ref().ok_or_else(|| Failure::new("the configuration names no root file system"))?;
     let path = bundle.join(root.path());
     path.canonicalize().step(|| format!("find the root file system {}", path.display()))
@@ -280,7 +283,7 @@ fn mount_root(path: &Path) -> Result<RootMounts, brig_runtime::Error> {
 }
 
 /// A terminal needs somebody who takes its other side.
-fn check_terminal(process: &Process, options: &Options) -> Result<(), Failure> {
+pub(crate) fn check_terminal(process: &Process, options: &Options) -> Result<(), Failure> {
     let terminal = process.terminal().unwrap_or(false);
     match (terminal, options.detach, options.console_socket.is_some()) {
         (true, true, false) => {
@@ -313,7 +316,7 @@ pub(crate) fn preserve_fds(process: &mut Process, asked: i32) -> Result<i32, Fai
 }
 
 /// Copies the configuration beside the record: the bundle may change or go.
-fn keep_configuration(directory: BorrowedFd<'_>, text: &[u8]) -> Result<(), Failure> {
+pub(crate) fn keep_configuration(directory: BorrowedFd<'_>, text: &[u8]) -> Result<(), Failure> {
     let step = || "keep the configuration";
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let fd = rustix::fs::openat(directory, CONFIG_FILE, flags, Mode::from_raw_mode(0o600)).step(step)?;

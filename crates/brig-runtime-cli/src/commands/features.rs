@@ -108,7 +108,10 @@ fn run(_global: &Global, _parsed: &Parsed) -> Result<u8, Failure> {
             "intelRdt": {"enabled": true},
             "mountExtensions": {"idmap": {"enabled": true}}
         },
-        "annotations": {"io.brig.version": env!("CARGO_PKG_VERSION")},
+        "annotations": {
+            "io.brig.version": env!("CARGO_PKG_VERSION"),
+            "io.brig.checkpoint.enabled": "true"
+        },
         "potentiallyUnsafeConfigAnnotations": ["org.systemd.property.", "org.criu.config"]
     });
     println!("{}", serde_json::to_string_pretty(&features).unwrap_or_default());
