@@ -19,6 +19,7 @@
 //! | `attach` | the use cases: attach, adopt, detach, remove a bridge |
 //! | `publish` | the bound sockets that reserve published ports |
 //! | `bridge`, `link`, `namespace`, `sysctl` | the kernel's network objects, by rtnetlink and /proc/sys |
+//! | `device` | a device of the machine that a container gets for itself |
 //! | `firewall`, `foreign` | the rules of the table `inet brig`; what other tables drop |
 //! | `conntrack` | old UDP flows that rules no longer match |
 //! | `nftables`, `netlink`, `message` | the wire: expressions, sockets, attributes |
@@ -28,6 +29,7 @@
 mod attach;
 mod bridge;
 mod conntrack;
+mod device;
 mod error;
 mod firewall;
 mod foreign;
@@ -47,6 +49,7 @@ pub mod resolv;
 pub mod usage;
 
 pub use attach::{Attachment, Lingering, adopt, attach, detach, remove_bridge, restore_forwarding, withdraw};
+pub use device::move_device;
 pub use error::{Error, Result};
 pub use foreign::{ForeignDrop, foreign_forward_drops, remove_foreign_accepts};
 pub use namespace::loopback_up;

@@ -55,7 +55,15 @@ pub(crate) struct Link {
     pub(crate) kind: String,
 }
 
-fn header(index: u32, flags: u32) -> [u8; LINK_HEADER_LEN] {
+/// The header of a message that takes a link up or down.
+pub(crate) fn change(index: u32, up: bool) -> [u8; LINK_HEADER_LEN] {
+    let mut bytes = header(index, UP);
+    bytes[8..12].copy_from_slice(&(if up { UP } else { 0 }).to_ne_bytes());
+    bytes
+}
+
+/// The header of a message about a link: the flags that it sets, and no others.
+pub(crate) fn header(index: u32, flags: u32) -> [u8; LINK_HEADER_LEN] {
     let mut bytes = [0; LINK_HEADER_LEN];
     bytes[4..8].copy_from_slice(&index.to_ne_bytes());
     bytes[8..12].copy_from_slice(&flags.to_ne_bytes());

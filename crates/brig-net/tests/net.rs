@@ -10,6 +10,8 @@
 
 #[path = "net/attacks.rs"]
 mod attacks;
+#[path = "net/devices.rs"]
+mod devices;
 #[path = "net/firewalls.rs"]
 mod firewalls;
 #[path = "net/leases.rs"]

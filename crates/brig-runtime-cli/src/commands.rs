@@ -123,15 +123,16 @@ pub(crate) fn container_id(parsed: &Parsed) -> Result<&str, Failure> {
 }
 
 fn version() -> String {
-    format!("brig-runtime version {}\nspec: {}", env!("CARGO_PKG_VERSION"), crate::SPEC_VERSION)
+    format!("{} version {}\nspec: {}", crate::own_name(), env!("CARGO_PKG_VERSION"), crate::SPEC_VERSION)
 }
 
 // The headings are those that scripts look for in the help of an OCI runtime.
 
 fn help() -> String {
-    let mut text = String::from(
-        "NAME:\n   brig-runtime - runs containers as the OCI runtime specification describes them\n\n\
-         USAGE:\n   brig-runtime [OPTIONS] COMMAND [OPTIONS] [OPERANDS]\n\nCOMMANDS:\n",
+    let program = crate::own_name();
+    let mut text = format!(
+        "NAME:\n   {program} - Open Container Initiative runtime, of brig\n\n\
+         USAGE:\n   {program} [OPTIONS] COMMAND [OPTIONS] [OPERANDS]\n\nCOMMANDS:\n"
     );
     for command in COMMANDS {
         text += &format!("   {:<12}{}\n", command.name, command.about);
@@ -141,10 +142,9 @@ fn help() -> String {
 
 fn command_help(command: &Command) -> String {
     let (name, operands) = (command.name, command.operands);
-    let mut text = format!(
-        "NAME:\n   brig-runtime {name} - {}\n\nUSAGE:\n   brig-runtime {name} [OPTIONS] {operands}\n",
-        command.about
-    );
+    let program = crate::own_name();
+    let mut text =
+        format!("NAME:\n   {program} {name} - {}\n\nUSAGE:\n   {program} {name} [OPTIONS] {operands}\n", command.about);
     if !command.options.is_empty() {
         text += "\nOPTIONS:\n";
         text += &options_help(command.options);

@@ -1,5 +1,6 @@
 //! What ends a command: one line of text, as the callers of OCI runtimes read it, and the exit status.
 
+use brig_monitor::chain::one_line;
 use brig_runtime::Kind;
 use std::fmt;
 
@@ -29,7 +30,7 @@ impl Failure {
 
     /// Says what was being done, on what, and why it failed.
     pub fn step(step: impl fmt::Display, cause: &dyn std::error::Error) -> Self {
-        Self::new(format!("cannot {step}: {}", brig_monitor::chain::one_line(cause)))
+        Self::new(format!("cannot {step}: {}", one_line(cause)))
     }
 }
 
@@ -41,8 +42,14 @@ impl fmt::Display for Failure {
 
 impl From<brig_runtime::Error> for Failure {
     fn from(error: brig_runtime::Error) -> Self {
-        Self::new(not_executed(&error).unwrap_or_else(|| brig_monitor::chain::one_line(&error)))
+        Self::new(not_executed(&error).or_else(|| not_mounted(&error)).unwrap_or_else(|| one_line(&error)))
     }
+}
+
+/// A mount that failed, in the words that callers look for.
+fn not_mounted(error: &brig_runtime::Error) -> Option<String> {
+    let what = ["mount ", "bind "].into_iter().find_map(|verb| error.step.strip_prefix(verb))?;
+    Some(format!("error mounting {what}: {}", one_line(&error.source)))
 }
 
 /// A command that could not be executed, in the words by which engines tell 126 from 127.

@@ -38,6 +38,13 @@ fn main() -> ExitCode {
     ExitCode::from(u8::try_from(status).unwrap_or(1))
 }
 
+/// The name by which this program was called: it may be installed under another runtime's.
+fn own_name() -> String {
+    let first = std::env::args_os().next().unwrap_or_default();
+    let name = std::path::Path::new(&first).file_name().map(|name| name.to_string_lossy().into_owned());
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "brig-runtime".into())
+}
+
 fn oci(arguments: Vec<OsString>) -> i32 {
     let words: Result<Vec<String>, _> = arguments.into_iter().map(OsString::into_string).collect();
     match words {

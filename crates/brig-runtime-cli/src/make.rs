@@ -16,7 +16,7 @@ use crate::global::Global;
 use crate::{foreground, lenient, sockets};
 use brig_monitor::state::{ProcessId, now_ns};
 use brig_runtime::cgroup::Cgroup;
-use brig_runtime::create::{self, Created, Request, RootMounts};
+use brig_runtime::create::{self, Created, Request, RootMounts, Starting};
 use brig_runtime::hooks::{self, Description, Moment};
 use brig_runtime::launch;
 use brig_spec::runtime::{LinuxNamespaceType, Mount, Process, Spec};
@@ -102,7 +102,7 @@ pub(crate) fn make(global: &Global, id: &str, options: &Options, start: Start) -
             if begun {
                 let description = Description::new(id, bundle, &spec);
                 let after = spec.hooks().as_ref().map(|hooks| Moment::Poststop.of(hooks)).unwrap_or_default();
-                if let Err(error) = hooks::run(Moment::Poststop, after, &description.state("stopped", 0)) {
+                if let Err(error) = hooks::run(Moment::Poststop, after, &description.state("stopped", 0), bundle) {
                     global.log.warning(&Failure::from(error).to_string());
                 }
                 let _ = cgroup.kill_all();
@@ -125,6 +125,9 @@ struct Plan<'a> {
     cgroup: &'a Cgroup,
 }
 
+/// What callers see of a failure after the configuration was read.
+const DURING: &str = "unable to start container process: error during container init";
+
 /// Makes the process and its record. A failure says whether there was a process to undo.
 fn bring_up(
     plan: &Plan<'_>,
@@ -146,13 +149,14 @@ fn bring_up(
         keyring: plan.options.keyring,
         ..Request::new(plan.id, plan.spec, plan.cgroup, &plan.options.bundle)
     };
-    let after = |failure: Failure| (failure, true);
+    let after = |failure: Failure| (failure.during(DURING), true);
     plan.global.log.debug("nsexec container setup: the first process is cloned");
     if let Some(flags) = seccomp_flags(plan) {
         plan.global.log.debug(&format!("seccomp filter flags: {flags}"));
     }
     let starting = create::begin(request, |_| mount_root(plan.rootfs));
-    let starting = starting.map_err(|error| (error.into(), false))?;
+    let starting = starting.map_err(|error| (Failure::from(error).during(DURING), false))?;
+    move_devices(plan.spec, &starting).map_err(after)?;
     plan.global.log.debug("child process in init(): it makes its mounts");
     let mut created = starting.finish().map_err(|e| after(e.into()))?;
     plan.global.log.debug("init: closing the pipe to signal completion: the container is made");
@@ -184,6 +188,28 @@ fn bring_up(
     Ok((container, child, console))
 }
 
+/// Moves the machine's network devices that the configuration names into the container's network namespace.
+fn move_devices(spec: &Spec, starting: &Starting) -> Result<(), Failure> {
+    let linux = spec.linux().as_ref();
+    let devices = linux.and_then(|linux| linux.net_devices().as_ref()).filter(|devices| !devices.is_empty());
+    let Some(devices) = devices else { return Ok(()) };
+    let namespaces = linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    let network = namespaces.iter().find(|namespace| namespace.typ() == LinuxNamespaceType::Network);
+    let netns = match network.map(|network| network.path().as_deref().filter(|path| !path.as_os_str().is_empty())) {
+        None => return Err(Failure::new("unable to move network devices without a private network namespace")),
+        Some(None) => starting.network_namespace()?,
+        // The container's process may not have entered it yet.
+        Some(Some(path)) => rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .step(|| format!("open the network namespace {}", path.display()))?,
+    };
+    for (name, device) in devices {
+        let new_name = device.name().as_deref().filter(|name| !name.is_empty()).unwrap_or(name);
+        brig_net::move_device(name, new_name, netns.as_fd())
+            .map_err(|error| Failure::step(format!("give the container the network device {name}"), &error))?;
+    }
+    Ok(())
+}
+
 /// The flags of the filter, for whoever looks for what went wrong.
 fn seccomp_flags(plan: &Plan<'_>) -> Option<u64> {
     let rules = plan.spec.linux().as_ref()?.seccomp().as_ref().filter(|_| plan.global.log.debugs())?;
@@ -197,8 +223,9 @@ fn start_now(plan: &Plan<'_>, created: Created) -> Result<Child, Failure> {
     }
     let after = plan.spec.hooks().as_ref().map(|hooks| Moment::Poststart.of(hooks)).unwrap_or_default();
     if !after.is_empty() {
-        let state = Description::new(plan.id, &plan.options.bundle, plan.spec).state("running", running.child.pid);
-        if let Err(error) = hooks::run(Moment::Poststart, after, &state) {
+        let description = Description::new(plan.id, &plan.options.bundle, plan.spec);
+        let state = description.state("running", running.child.pid);
+        if let Err(error) = hooks::run(Moment::Poststart, after, &state, description.bundle()) {
             let _ = brig_sys::signals::send_to(running.child.pidfd.as_fd(), 9);
             return Err(error.into());
         }

@@ -44,8 +44,10 @@ pub(crate) fn tear_down(global: &Global, container: &Container, spec: Option<&Sp
     if let Some(spec) = spec {
         let after = spec.hooks().as_ref().map(|hooks| Moment::Poststop.of(hooks)).unwrap_or_default();
         for hook in after {
-            let state = container.description(spec).state("stopped", 0);
-            if let Err(error) = hooks::run(Moment::Poststop, std::slice::from_ref(hook), &state) {
+            let description = container.description(spec);
+            let state = description.state("stopped", 0);
+            let hook = std::slice::from_ref(hook);
+            if let Err(error) = hooks::run(Moment::Poststop, hook, &state, description.bundle()) {
                 global.log.warning(&Failure::from(error).to_string());
             }
         }

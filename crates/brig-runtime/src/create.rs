@@ -181,6 +181,7 @@ pub fn begin(
         root,
         stdio: request.stdio,
         keyring: request.keyring.then(|| std::ffi::CString::new(format!("_ses.{}", request.id)).unwrap_or_default()),
+        rootfs: request.rootfs,
         hooks: &hooks,
         description: &description,
         door: request.door,
@@ -275,8 +276,9 @@ impl Starting {
         if !prestart.is_empty() || !create_runtime.is_empty() {
             channel.expect(Word::Mounted)?;
             let state = self.description.state("creating", self.pid());
-            hooks::run(Moment::Prestart, prestart, &state)?;
-            hooks::run(Moment::CreateRuntime, create_runtime, &state)?;
+            let bundle = self.description.bundle();
+            hooks::run(Moment::Prestart, prestart, &state, bundle)?;
+            hooks::run(Moment::CreateRuntime, create_runtime, &state, bundle)?;
             channel.tell(Word::Hooked)?;
         }
         let mut console = None;

@@ -82,9 +82,12 @@ pub fn enter(request: Request<'_>) -> Result<Entered, Error> {
     drop(theirs);
     drop(stdio);
     let born = hear_of_birth(&doorkeeper, &ours, if in_cgroup { None } else { Some((request.cgroup, request.sub)) });
+    // A doorkeeper that still waits for a word hears that none will come.
+    let born = born.map(|child| (child, ours));
     let _ = waitid(WaitId::PidFd(doorkeeper.pidfd.as_fd()), WaitIdOptions::EXITED);
+    let (child, channel) = born?;
     let listener = Listener::parse(request.spec, request.description);
-    let mut entered = Entered { child: born?, channel: ours, program, listener, console: None };
+    let mut entered = Entered { child, channel, program, listener, console: None };
     if entered.program.terminal {
         entered.console = entered.channel.expect(Word::Console)?.fds.into_iter().next();
     }

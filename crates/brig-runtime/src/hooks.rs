@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A hook gets the state as JSON on its standard input, the environment of its own entry and nothing of the container's
-//! (CVE-2024-0132, CVE-2025-23266), and no descriptor of ours. It begins in the bundle, or inside the container in `/`. Only startContainer hooks, which are
+//! (CVE-2024-0132, CVE-2025-23266), and no descriptor of ours. Those of the machine begin in the
+//! bundle, createContainer hooks in the container's root, startContainer hooks in `/`. Only startContainer hooks, which are
 //! the image's own programs with the process's own rights, have the process's environment when they name none.
 
 use crate::error::{Context, Error};
@@ -87,6 +88,11 @@ impl Description {
         Self { fields }
     }
 
+    /// The bundle, in which hooks of the machine begin.
+    pub fn bundle(&self) -> &Path {
+        Path::new(self.fields.get("bundle").and_then(serde_json::Value::as_str).unwrap_or("/"))
+    }
+
     /// The state with this status (`creating`, `created`, `running`, `stopped`) and pid; 0 for none.
     pub fn state(&self, status: &str, pid: i32) -> serde_json::Value {
         let mut fields = self.fields.clone();
@@ -98,14 +104,11 @@ impl Description {
     }
 }
 
-/// Runs the hooks of a moment in order, each to its end. Errors: the first that fails or outlives its time limit.
-pub fn run(moment: Moment, hooks: &[Hook], state: &serde_json::Value) -> Result<(), Error> {
-    // Hooks of the machine begin in the bundle, as they know it; those of the container where nothing of the image's lies by
-    // chance.
-    let inside = matches!(moment, Moment::CreateContainer | Moment::StartContainer);
-    let bundle = state["bundle"].as_str().filter(|bundle| !inside && bundle.starts_with('/')).unwrap_or("/");
+/// Runs the hooks of a moment in order, each to its end and beginning in `directory`. Errors: the first that fails or outlives its
+/// time limit.
+pub fn run(moment: Moment, hooks: &[Hook], state: &serde_json::Value, directory: &Path) -> Result<(), Error> {
     for (at, hook) in hooks.iter().enumerate() {
-        run_one(hook, state, Path::new(bundle))
+        run_one(hook, state, directory)
             .map_err(|why| io::Error::other(format!("error running {} hook #{at}: {why}", moment.name())))
             .step(|| "go through with the container".into())?;
     }
@@ -194,22 +197,28 @@ mod tests {
     fn a_hook_gets_the_state_and_its_own_environment_only() {
         let state = serde_json::json!({"id": "x"});
         let script = r#"test "$(cat)" = '{"id":"x"}' && test "$A" = 1 && test -z "$CARGO_PKG_NAME" && test "$PWD" = /"#;
-        run(Moment::Prestart, &[hook(script, Some(10))], &state).unwrap();
+        run(Moment::Prestart, &[hook(script, Some(10))], &state, Path::new("/")).unwrap();
     }
 
     #[test]
     fn a_failure_names_the_hook_and_its_words() {
-        let error =
-            run(Moment::Poststart, &[hook("true", None), hook("echo no; exit 3", None)], &serde_json::Value::Null)
-                .unwrap_err()
-                .source
-                .to_string();
+        let error = run(
+            Moment::Poststart,
+            &[hook("true", None), hook("echo no; exit 3", None)],
+            &serde_json::Value::Null,
+            Path::new("/"),
+        )
+        .unwrap_err()
+        .source
+        .to_string();
         assert!(error.contains("error running poststart hook #1: exit status: 3, output: no"), "{error}");
     }
 
     #[test]
     fn a_hook_that_hangs_is_ended() {
-        let error = run(Moment::Prestart, &[hook("exec sleep 1000", Some(1))], &serde_json::Value::Null).unwrap_err();
+        let error =
+            run(Moment::Prestart, &[hook("exec sleep 1000", Some(1))], &serde_json::Value::Null, Path::new("/"))
+                .unwrap_err();
         assert!(error.source.to_string().contains("did not end within 1 s"), "{error:?}");
     }
 }

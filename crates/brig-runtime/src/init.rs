@@ -15,6 +15,7 @@ use brig_sys::clone::{flags, unshare};
 use brig_sys::root::Root;
 use rustix::thread::{Gid, Uid};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// Everything that the child needs, allocated and opened by the parent.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct Init<'a> {
     pub stdio: Option<[OwnedFd; 3]>,
     /// The name of the session keyring, where it gets one.
     pub keyring: Option<std::ffi::CString>,
+    /// Where the root lies on the machine.
+    pub rootfs: Option<&'a Path>,
     pub hooks: &'a Hooks,
     pub description: &'a Description,
     /// The listening socket at which it waits for its start.
@@ -86,7 +89,7 @@ fn execute(init: &Init<'_>, settled: &Settled, channel: &Channel) -> i32 {
     }
     let error = init.program.execute(settled, channel, || match inside.as_slice() {
         [] => Ok(()),
-        inside => hooks::run(Moment::StartContainer, inside, &own_state(init, "created")),
+        inside => hooks::run(Moment::StartContainer, inside, &own_state(init, "created"), Path::new("/")),
     });
     fail(channel, &error)
 }
@@ -101,7 +104,7 @@ fn own_state(init: &Init<'_>, status: &str) -> serde_json::Value {
 }
 
 /// Lets the maker run its hooks, and runs those that belong here.
-fn run_hooks(init: &Init<'_>, channel: &Channel) -> Result<(), Error> {
+fn run_hooks(init: &Init<'_>, channel: &Channel, root: BorrowedFd<'_>) -> Result<(), Error> {
     let has = |moment: Moment| !moment.of(init.hooks).is_empty();
     if has(Moment::Prestart) || has(Moment::CreateRuntime) {
         channel.say(Word::Mounted).step(|| "report that the mounts stand".into())?;
@@ -109,7 +112,8 @@ fn run_hooks(init: &Init<'_>, channel: &Channel) -> Result<(), Error> {
     }
     if has(Moment::CreateContainer) {
         let hooks = Moment::CreateContainer.of(init.hooks);
-        hooks::run(Moment::CreateContainer, hooks, &own_state(init, "creating"))?;
+        let root = format!("/proc/self/fd/{}", root.as_raw_fd());
+        hooks::run(Moment::CreateContainer, hooks, &own_state(init, "creating"), Path::new(&root))?;
     }
     Ok(())
 }
@@ -133,7 +137,7 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     let root =
         init.root.take().ok_or_else(|| Error::invalid("attach the root file system", "it was not handed over"))?;
     let RootMounts { root, below } = root;
-    rootfs::enter(root.as_fd(), init.settings.propagation)?;
+    rootfs::enter(root.as_fd(), init.rootfs, init.settings.propagation)?;
     let root = Root::new(root);
     rootfs::attach_below(&root, below)?;
 
@@ -158,7 +162,7 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     let found = rootfs::mount_all(&root, &mut init.mounts, init.cgroup, own_cgroup, &mut cgroup_ready, show)?;
     cgroup_ready()?;
     rootfs::make_devices(&root, &init.devices, init.settings.namespaces.is_own(flags::NEWUSER))?;
-    run_hooks(init, channel)?;
+    run_hooks(init, channel, root.as_fd())?;
     set_up_stdio(init, channel, &root, found.pts.as_ref())?;
     rootfs::set_sysctls(found.proc.as_ref(), init.settings.sysctls.iter())?;
     rootfs::change_root(root.as_fd(), init.pivot)?;

@@ -27,16 +27,22 @@ const LINKS: [(&str, &str); 5] = [
     ("pts/ptmx", "ptmx"),
 ];
 
-/// Cuts the new mount namespace off from the machine's and attaches the root on top of `/`.
-pub(crate) fn enter(root: BorrowedFd<'_>, propagation: MountPropagationFlags) -> Result<(), Error> {
+/// Cuts the new mount namespace off from the machine's and attaches the root: at its place on the machine, where hooks that enter
+/// the namespace look for it, or on top of `/` when it has none.
+pub(crate) fn enter(
+    root: BorrowedFd<'_>,
+    place: Option<&Path>,
+    propagation: MountPropagationFlags,
+) -> Result<(), Error> {
     let flags = propagation | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", flags).step(|| "cut the mounts off from the machine's".into())?;
-    let top = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .step(|| "open the machine's root".into())?;
     // pivot_root refuses a root whose parent shares its mounts.
+    let place = place.filter(|_| propagation != MountPropagationFlags::SHARED).unwrap_or(Path::new("/"));
     if propagation != MountPropagationFlags::PRIVATE {
         rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE).step(|| "cut the root mount off".into())?;
     }
+    let top = rustix::fs::open(place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .step(|| "open the place of the root file system".into())?;
     attach(root, top.as_fd()).step(|| "attach the root file system".into())
 }
 

@@ -29,6 +29,6 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
     make::make(global, container_id(parsed)?, &make::Options::read(parsed, true)?, Start::Later)
-        .map_err(|failure| failure.during("create failed"))?;
+        .map_err(|failure| failure.during(&format!("{} create failed", crate::own_name())))?;
     Ok(0)
 }

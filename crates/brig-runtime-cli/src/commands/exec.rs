@@ -88,7 +88,9 @@ fn exec(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
         description: &description,
         preserved_fds,
     };
+    global.log.debug("nsexec container setup: a doorkeeper joins the namespaces");
     let mut entered = enter::enter(request)?;
+    global.log.debug("child process in init(): the process is inside");
     let mut console = entered.console.take();
     if let Some(path) = socket
         && let Some(console) = console.take()
@@ -98,6 +100,7 @@ fn exec(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
     if let Some(console) = &console {
         foreground::prepare(console.as_fd())?;
     }
+    global.log.debug("setns_init: about to exec");
     let running = entered.start()?;
     for warning in &running.warnings {
         global.log.warning(warning);

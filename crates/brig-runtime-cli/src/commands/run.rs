@@ -36,7 +36,7 @@ fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
     let id = container_id(parsed)?;
     let detach = parsed.has("detach");
     let options = make::Options::read(parsed, detach)?;
-    let during = |failure: Failure| failure.during("run failed");
+    let during = |failure: Failure| failure.during(&format!("{} run failed", crate::own_name()));
     if detach {
         make::make(global, id, &options, Start::Now).map_err(during)?;
         return Ok(0);

@@ -37,15 +37,17 @@ fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
         spec: &spec,
         description: &description,
     };
-    for warning in launch::start(&waiting).map_err(|error| Failure::from(error).during("start failed"))? {
+    for warning in launch::start(&waiting)
+        .map_err(|error| Failure::from(error).during(&format!("{} start failed", crate::own_name())))?
+    {
         global.log.warning(&warning);
     }
     let _ = rustix::fs::unlinkat(container.directory_fd(), DOOR, rustix::fs::AtFlags::empty());
     let after = spec.hooks().as_ref().map(|hooks| Moment::Poststart.of(hooks)).unwrap_or_default();
     let state = description.state("running", container.record.init.pid);
-    if let Err(error) = hooks::run(Moment::Poststart, after, &state) {
+    if let Err(error) = hooks::run(Moment::Poststart, after, &state, description.bundle()) {
         brig_sys::signals::send_to(pidfd.as_fd(), 9).step(|| "end the container")?;
-        return Err(Failure::from(error).during("start failed"));
+        return Err(Failure::from(error).during(&format!("{} start failed", crate::own_name())));
     }
     Ok(0)
 }

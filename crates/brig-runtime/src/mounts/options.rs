@@ -28,6 +28,8 @@ pub(crate) struct Options {
     pub copy_up: bool,
     /// Whether the words named any attribute: then those of a bind's source that they do not name are taken away.
     pub named: bool,
+    /// Whether they named any setting of the access time: these are replaced together.
+    pub time_named: bool,
     /// Whether ids are shown through a user namespace, and whether that holds for all below.
     pub idmap: Option<bool>,
     /// Whether a bind's source may not lead through a symbolic link: its path was resolved already, inside a volume that others
@@ -93,6 +95,7 @@ impl Options {
             if let Some(change) = change(name) {
                 change.apply(&mut sorted.attributes);
                 sorted.named = true;
+                sorted.time_named |= matches!(name, "noatime" | "relatime" | "strictatime" | "nodiratime");
                 continue;
             }
             if let Some(change) = name.strip_prefix('r').and_then(change) {
@@ -143,15 +146,11 @@ impl Options {
         if self.named {
             attributes.clear |= BESIDE_TIME & !attributes.set;
         }
-        if locked && attributes.clear & LOCKABLE != 0 {
-            let kept = attributes_of(mount)? & LOCKABLE;
-            if kept & self.attributes.clear != 0 {
-                let lifted = LOCKABLE_WORDS.iter().filter(|(bit, _)| kept & self.attributes.clear & bit != 0);
-                let lifted: Vec<&str> = lifted.map(|(_, word)| *word).collect();
-                let why = format!("operation not permitted: `{}` of the source cannot be lifted", lifted.join("`, `"));
-                return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, why));
-            }
-            attributes.clear &= !kept;
+        if self.time_named {
+            attributes.clear |= attribute::ATIME | (attribute::NODIRATIME & !attributes.set);
+        }
+        if locked {
+            attributes = self.keep_locked(attributes, mount)?;
         }
         for (attributes, recursive) in [(attributes, false), (self.recursive_attributes, true)] {
             if attributes.set != 0 || attributes.clear != 0 {
@@ -162,19 +161,42 @@ impl Options {
     }
 }
 
+impl Options {
+    /// Leaves a bind for a user namespace what its source mount forbids, as the kernel would if the container's root had made it.
+    fn keep_locked(&self, mut attributes: Attributes, mount: BorrowedFd<'_>) -> std::io::Result<Attributes> {
+        let present = attributes_of(mount)?;
+        let mut lifted = present & LOCKABLE & self.attributes.clear;
+        if self.time_named {
+            lifted |= (present ^ attributes.set) & TIME;
+        }
+        if lifted == 0 {
+            attributes.clear &= !(present & LOCKABLE);
+            return Ok(attributes);
+        }
+        let words: Vec<&str> =
+            LOCKED_WORDS.iter().filter(|(bit, _)| lifted & bit != 0).map(|(_, word)| *word).collect();
+        let why = format!("operation not permitted: `{}` of the source cannot be lifted", words.join("`, `"));
+        Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, why))
+    }
+}
+
 /// The attributes that a bind loses when words name others; those of the access time stay.
 const BESIDE_TIME: u64 =
     attribute::RDONLY | attribute::NOSUID | attribute::NODEV | attribute::NOEXEC | attribute::NOSYMFOLLOW;
 /// The attributes that the kernel locks on their way into a user namespace; mount_namespaces(7).
 const LOCKABLE: u64 = attribute::RDONLY | attribute::NOSUID | attribute::NODEV | attribute::NOEXEC;
-const LOCKABLE_WORDS: [(u64, &str); 4] = [
+const TIME: u64 = attribute::NOATIME | attribute::STRICTATIME | attribute::NODIRATIME;
+const LOCKED_WORDS: [(u64, &str); 7] = [
     (attribute::RDONLY, "ro"),
     (attribute::NOSUID, "nosuid"),
     (attribute::NODEV, "nodev"),
     (attribute::NOEXEC, "noexec"),
+    (attribute::NOATIME, "the access time"),
+    (attribute::STRICTATIME, "the access time"),
+    (attribute::NODIRATIME, "the access time of directories"),
 ];
 
-/// Reads which lockable attributes a mount has.
+/// Reads which attributes a mount has that can be locked.
 fn attributes_of(mount: BorrowedFd<'_>) -> std::io::Result<u64> {
     use rustix::fs::StatVfsMountFlags as F;
     let flags = rustix::fs::fstatvfs(mount)?.f_flag;
@@ -183,8 +205,13 @@ fn attributes_of(mount: BorrowedFd<'_>) -> std::io::Result<u64> {
         (F::NOSUID, attribute::NOSUID),
         (F::NODEV, attribute::NODEV),
         (F::NOEXEC, attribute::NOEXEC),
+        (F::NOATIME, attribute::NOATIME),
+        (F::NODIRATIME, attribute::NODIRATIME),
     ];
-    Ok(pairs.into_iter().filter(|(flag, _)| flags.contains(*flag)).fold(0, |all, (_, bit)| all | bit))
+    let named = pairs.into_iter().filter(|(flag, _)| flags.contains(*flag)).fold(0, |all, (_, bit)| all | bit);
+    // The strictest setting is the one that has no flag.
+    let strict = !flags.intersects(F::NOATIME | F::RELATIME);
+    Ok(named | if strict { attribute::STRICTATIME } else { 0 })
 }
 
 #[cfg(test)]
