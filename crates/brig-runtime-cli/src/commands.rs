@@ -104,7 +104,10 @@ pub(crate) fn main(words: &[String]) -> u8 {
         (command.run)(&global, &parsed)
     });
     done.unwrap_or_else(|failure| {
-        global.log.error(&failure.to_string());
+        match &failure.bare {
+            Some(bare) => global.log.bare_error(bare, &failure.to_string()),
+            None => global.log.error(&failure.to_string()),
+        }
         failure.status
     })
 }
@@ -123,7 +126,8 @@ pub(crate) fn container_id(parsed: &Parsed) -> Result<&str, Failure> {
 }
 
 fn version() -> String {
-    format!("{} version {}\nspec: {}", crate::own_name(), env!("CARGO_PKG_VERSION"), crate::SPEC_VERSION)
+    let (name, version) = (crate::own_name(), env!("CARGO_PKG_VERSION"));
+    format!("{name} version {version}\ncommit: v{version}\nspec: {}", crate::SPEC_VERSION)
 }
 
 // The headings are those that scripts look for in the help of an OCI runtime.

@@ -10,12 +10,14 @@ pub(crate) struct Failure {
     text: String,
     /// The exit status.
     pub status: u8,
+    /// What a shell would say, when all that failed is the program's execution.
+    pub bare: Option<String>,
 }
 
 impl Failure {
     /// A failure with exit status 1.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), status: 1 }
+        Self { text: text.into(), status: 1, bare: None }
     }
 
     /// The same with another exit status.
@@ -42,6 +44,9 @@ impl fmt::Display for Failure {
 
 impl From<brig_runtime::Error> for Failure {
     fn from(error: brig_runtime::Error) -> Self {
+        if let Some((bare, why)) = not_loaded(&error) {
+            return Self { bare: Some(bare.clone()), ..Self::new(format!("{bare} ({why})")) };
+        }
         Self::new(not_executed(&error).or_else(|| not_mounted(&error)).unwrap_or_else(|| one_line(&error)))
     }
 }
@@ -50,6 +55,19 @@ impl From<brig_runtime::Error> for Failure {
 fn not_mounted(error: &brig_runtime::Error) -> Option<String> {
     let what = ["mount ", "bind "].into_iter().find_map(|verb| error.step.strip_prefix(verb))?;
     Some(format!("error mounting {what}: {}", one_line(&error.source)))
+}
+
+/// A command that was found and that the kernel would not execute: what a shell says, and why.
+fn not_loaded(error: &brig_runtime::Error) -> Option<(String, String)> {
+    let name = error.step.strip_prefix("execute `")?.strip_suffix('`')?;
+    let cause = error.source.to_string();
+    if cause.starts_with("it is neither") {
+        Some((format!("exec {name}: exec format error"), cause))
+    } else if cause.starts_with("it exists, but") {
+        Some((format!("exec {name}: no such file or directory"), cause))
+    } else {
+        None
+    }
 }
 
 /// A command that could not be executed, in the words by which engines tell 126 from 127.

@@ -46,6 +46,14 @@ impl Log {
         }
     }
 
+    /// Reports that a program could not be executed: to people as a shell would, in the log with the reason.
+    pub fn bare_error(&self, bare: &str, text: &str) {
+        let _ = writeln!(std::io::stderr(), "{bare}");
+        if self.file.is_some() {
+            self.write("error", text);
+        }
+    }
+
     /// Reports what was done differently than asked.
     pub fn warning(&self, text: &str) {
         self.write("warning", text);

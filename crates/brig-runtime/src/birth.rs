@@ -19,14 +19,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Makes the process, in the cgroup v2 directory `place` if one is given, and returns it with the channel to it.
 pub(crate) fn bear(init: &mut Init<'_>, place: Option<BorrowedFd<'_>>) -> Result<(Child, Channel), Error> {
     let (ours, theirs) = protocol::pair()?;
-    let own_pid = join_pid_namespace(&init.settings)?;
+    let joins_userns = init.settings.namespaces.joined_userns().is_some();
+    // A bearer enters it itself: born inside, it would know its child by another pid than this process does.
+    let own_pid = if joins_userns { None } else { join_pid_namespace(&init.settings)? };
     enter_time_namespace(&init.settings)?;
     let mut new = init.settings.namespaces.new & !flags::NEWTIME;
     if place.is_none() {
         // The namespace shows the cgroup in which it is made as its root: it comes after the move.
         new &= !flags::NEWCGROUP;
     }
-    let joins_userns = init.settings.namespaces.joined_userns().is_some();
     let born = clone_process(if joins_userns { 0 } else { new }, place, || {
         // With both ends in its hands it would never hear that this process is gone.
         brig_sys::fds::close_copy(ours.as_fd());
@@ -50,6 +51,7 @@ pub(crate) fn bear(init: &mut Init<'_>, place: Option<BorrowedFd<'_>>) -> Result
 /// The bearer's life.
 fn bear_in_userns(init: &mut Init<'_>, new: u64, channel: &Channel) -> i32 {
     let mut bear = || -> Result<Child, Error> {
+        join_pid_namespace(&init.settings)?;
         init.settings.namespaces.join()?;
         init::become_root()?;
         clone_process(new | flags::PARENT, None, || {

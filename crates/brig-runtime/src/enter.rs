@@ -190,6 +190,9 @@ fn join_namespaces(pidfd: BorrowedFd<'_>) -> Result<(), Error> {
     let machine = rustix::process::geteuid().is_root();
     if machine {
         setns(pidfd, all).step(step)?;
+        // A time namespace is joined only by a single-threaded process, which this is; the same one is no error, and a kernel may
+        // have none.
+        let _ = setns(pidfd, flags::NEWTIME);
     }
     match setns(pidfd, if machine { flags::NEWUSER } else { all | flags::NEWUSER }) {
         Ok(()) => {
@@ -207,7 +210,8 @@ fn join_namespaces(pidfd: BorrowedFd<'_>) -> Result<(), Error> {
         }
         Err(error) => return Err(error).step(step),
     }
-    // A time namespace is joined only by a single-threaded process, which this is; the same one is no error.
-    let _ = setns(pidfd, flags::NEWTIME);
+    if !machine {
+        let _ = setns(pidfd, flags::NEWTIME);
+    }
     Ok(())
 }

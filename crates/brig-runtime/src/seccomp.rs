@@ -132,7 +132,8 @@ pub fn compile(seccomp: &LinuxSeccomp) -> Result<Filter, Error> {
             LinuxSeccompFilterFlag::SeccompFilterFlagLog => 1 << 1,
             LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => SPEC_ALLOW,
             LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 1 << 5,
-            LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 1,
+            // There is no other thread, and a listener could not be had along with it.
+            LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 0,
         };
     }
     let notifies = rules.iter().any(|r| r.action() == LinuxSeccompAction::ScmpActNotify);

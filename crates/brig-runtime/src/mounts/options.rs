@@ -56,7 +56,6 @@ fn change(name: &str) -> Option<Change> {
         "noexec" => Change::Set(attribute::NOEXEC),
         "exec" => Change::Clear(attribute::NOEXEC),
         "nodiratime" => Change::Set(attribute::NODIRATIME),
-        "diratime" => Change::Clear(attribute::NODIRATIME),
         "nosymfollow" => Change::Set(attribute::NOSYMFOLLOW),
         "symfollow" => Change::Clear(attribute::NOSYMFOLLOW),
         "noatime" => Change::Atime(attribute::NOATIME),
@@ -120,7 +119,9 @@ impl Options {
                 "defaults" | "async" | "nomand" | "mand" | "silent" | "loud" | "noiversion" | "iversion"
                 | "nolazytime" | "remount" => {}
                 // Every other setting of the access time takes the place of these, which change nothing by themselves.
-                "atime" | "norelatime" | "nostrictatime" | "ratime" | "rnorelatime" | "rnostrictatime" => {}
+                "atime" | "norelatime" | "nostrictatime" | "diratime" => {}
+                "ratime" | "rnorelatime" | "rnostrictatime" => {}
+                "rdiratime" => Change::Clear(attribute::NODIRATIME).apply(&mut sorted.recursive_attributes),
                 "" => return Err("an option is empty".into()),
                 _ => {
                     let (key, value) = match name.split_once('=') {
