@@ -74,6 +74,8 @@ impl Rule {
                 'r' => READ,
                 'w' => WRITE,
                 'm' => MKNOD,
+                // No kernel knows this letter. Where something is forbidden it can only be meant to forbid more.
+                'a' if !rule.allow() => EVERYTHING,
                 other => return Err(wrong(format!("`{other}` is not an access: they are r, w and m"))),
             };
         }
