@@ -302,7 +302,7 @@ fn loopback_up(pid: i32) -> Result<(), Failure> {
 fn run_hooks(spec: &Spec, moment: Moment, state: &Description, status: &str, pid: i32) -> Result<(), Failure> {
     match spec.hooks().as_ref().map(|hooks| moment.of(hooks)) {
         None | Some([]) => Ok(()),
-        Some(hooks) => Ok(hooks::run(moment, hooks, &state.state(status, pid))?),
+        Some(hooks) => Ok(hooks::run(moment, hooks, &state.state(status, pid), state.bundle())?),
     }
 }
 
