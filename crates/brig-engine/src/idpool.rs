@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::{disk, names, record};
 use brig_monitor::plan::IdMap;
 use brig_spec::id::ContainerId;
-use brig_spec::runtime::LinuxIdMappingBuilder;
+use brig_spec::runtime::LinuxIdMapping;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
@@ -63,12 +63,7 @@ pub fn lend(config: &Config, id: &ContainerId) -> Result<u32> {
 
 /// Makes the map of a block: root inside is its first id.
 pub fn map(first: u32) -> IdMap {
-    let one = LinuxIdMappingBuilder::default()
-        .host_id(first)
-        .container_id(0_u32)
-        .size(BLOCK)
-        .build()
-        .expect("all fields are set");
+    let one = LinuxIdMapping { container_id: 0, host_id: first, size: BLOCK };
     IdMap { uids: vec![one], gids: vec![one] }
 }
 

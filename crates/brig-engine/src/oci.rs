@@ -25,11 +25,9 @@ use crate::config::{CgroupMode, ContainerConfig, IpcMode, NetworkMode, PidMode, 
 use crate::error::{Error, Kind, Result};
 use brig_monitor::plan::IdMap;
 use brig_spec::runtime::{
-    BoxBuilder, Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxTimeOffsetBuilder,
-    PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, User,
-    UserBuilder,
+    ConsoleSize, Linux, LinuxNamespace, LinuxNamespaceType, LinuxTimeOffset, PosixRlimit, Process, Root, Spec, User,
 };
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// The annotation that carries `user[:group]` as it was given; the runtime resolves names inside the root.
@@ -118,54 +116,33 @@ pub fn spec(config: &ContainerConfig, host: &Host, place: &Place) -> Result<Spec
         (Seccomp::Profile(text), _) => seccomp::parse(text, &capabilities, host.kernel)?,
     };
     let unmasked = config.privileged || config.security.unmask_all;
-
-    let mut linux = LinuxBuilder::default()
-        .namespaces(namespaces)
-        .cgroups_path(place.cgroup.clone())
-        .resources(resources)
-        .devices(devices)
-        .sysctl(sysctls)
-        .masked_paths(if unmasked { Vec::new() } else { masked_paths(host) })
-        .readonly_paths(if unmasked { Vec::new() } else { READONLY_PATHS.map(str::to_owned).to_vec() })
-        .rootfs_propagation(mounts::root_propagation(&place.mounts));
-    if let Some(seccomp) = seccomp {
-        linux = linux.seccomp(seccomp);
-    }
-    if let Some(map) = &place.idmap {
-        linux = linux.uid_mappings(map.uids.clone()).gid_mappings(map.gids.clone());
-    }
-    if let Some((monotonic, boottime)) = config.time_offsets {
-        linux = linux.time_offsets(time_offsets(monotonic, boottime));
-    }
-    let mut linux: Linux = built(linux.build());
-    // The type's default names mappings-free namespaces and masks; fields set above replace all of them but these.
-    if place.idmap.is_none() {
-        linux.set_uid_mappings(None).set_gid_mappings(None);
-    }
-
-    let mut spec = SpecBuilder::default()
-        .version("1.2.0")
-        .root(built(RootBuilder::default().path("rootfs").readonly(config.read_only).build()))
-        .mounts(mounts)
-        .process(process(config, host, place, &capabilities)?)
-        .annotations(annotations(config))
-        .linux(linux);
-    if let Some(name) = &place.hostname {
-        spec = spec.hostname(name.clone());
-    }
-    if let Some(name) = &config.domainname {
-        spec = spec.domainname(name.clone());
-    }
-    let mut spec = built(spec.build());
-    if place.hostname.is_none() {
-        spec.set_hostname(None);
-    }
-    Ok(spec)
-}
-
-/// Unwraps what a builder made.
-pub(crate) fn built<T, E: std::fmt::Debug>(result: std::result::Result<T, E>) -> T {
-    result.expect("every field of these builders has a default, and id mappings are always set in pairs")
+    let map = place.idmap.as_ref();
+    let linux = Linux {
+        namespaces,
+        cgroups_path: place.cgroup.clone(),
+        resources: Some(resources),
+        devices,
+        sysctl: sysctls,
+        masked_paths: if unmasked { Vec::new() } else { masked_paths(host) },
+        readonly_paths: if unmasked { Vec::new() } else { READONLY_PATHS.map(str::to_owned).to_vec() },
+        rootfs_propagation: mounts::root_propagation(&place.mounts),
+        seccomp,
+        uid_mappings: map.map(|map| map.uids.clone()).unwrap_or_default(),
+        gid_mappings: map.map(|map| map.gids.clone()).unwrap_or_default(),
+        time_offsets: config.time_offsets.map(time_offsets).unwrap_or_default(),
+        ..Linux::default()
+    };
+    Ok(Spec {
+        version: "1.2.0".into(),
+        root: Some(Root { path: "rootfs".into(), readonly: config.read_only }),
+        mounts,
+        process: Some(process(config, host, place, &capabilities)?),
+        hostname: place.hostname.clone().unwrap_or_default(),
+        domainname: config.domainname.clone().unwrap_or_default(),
+        annotations: annotations(config),
+        linux: Some(linux),
+        hooks: None,
+    })
 }
 
 /// Paths of /proc and /sys that tell of the machine or its other users and are hidden.
@@ -192,8 +169,8 @@ fn masked_paths(host: &Host) -> Vec<String> {
     MASKED_PATHS.iter().map(|p| (*p).to_owned()).chain(host.thermal_paths.iter().cloned()).collect()
 }
 
-fn annotations(config: &ContainerConfig) -> HashMap<String, String> {
-    let mut all: HashMap<String, String> = config.annotations.clone().into_iter().collect();
+fn annotations(config: &ContainerConfig) -> BTreeMap<String, String> {
+    let mut all: BTreeMap<String, String> = config.annotations.clone().into_iter().collect();
     // A user's own annotations cannot stand in for brig's: those are read by the runtime as facts.
     all.retain(|key, _| !key.starts_with("brig."));
     if !config.user.is_empty() {
@@ -221,33 +198,24 @@ fn process(config: &ContainerConfig, host: &Host, place: &Place, capabilities: &
     if !cwd.starts_with('/') {
         return Err(Error::invalid(format!("the working directory `{cwd}` is not an absolute path")));
     }
-    let mut process = ProcessBuilder::default()
-        .terminal(config.tty)
-        .user(numeric_user(&config.user, &config.groups))
-        .args(args)
-        .env(environment(config, place))
-        .cwd(cwd)
-        .capabilities(capabilities::sets(capabilities))
-        .rlimits(rlimits(&config.ulimits)?)
-        .no_new_privileges(config.security.no_new_privileges);
-    if let Some(score) = config.oom_score_adj {
-        process = process.oom_score_adj(score);
-    }
-    if let Some((rows, columns)) = config.console_size.filter(|_| config.tty) {
-        let size = BoxBuilder::default().height(u64::from(rows)).width(u64::from(columns));
-        process = process.console_size(built(size.build()));
-    }
-    match config.security.apparmor.as_deref() {
-        None | Some("unconfined" | "") => {}
-        Some(profile) => process = process.apparmor_profile(profile),
-    }
-    if host.selinux
-        && !config.privileged
-        && let Some(label) = selinux_label(&config.security.label)
-    {
-        process = process.selinux_label(label);
-    }
-    Ok(built(process.build()))
+    let apparmor = config.security.apparmor.as_deref().filter(|profile| *profile != "unconfined");
+    let label = if host.selinux && !config.privileged { selinux_label(&config.security.label) } else { None };
+    let size = config.console_size.filter(|_| config.tty);
+    Ok(Process {
+        terminal: config.tty,
+        console_size: size.map(|(rows, columns)| ConsoleSize { height: rows.into(), width: columns.into() }),
+        user: numeric_user(&config.user, &config.groups),
+        args,
+        env: environment(config, place),
+        cwd: cwd.into(),
+        capabilities: Some(capabilities::sets(capabilities)),
+        rlimits: rlimits(&config.ulimits)?,
+        no_new_privileges: config.security.no_new_privileges,
+        apparmor_profile: apparmor.unwrap_or_default().to_owned(),
+        oom_score_adj: config.oom_score_adj,
+        selinux_label: label.unwrap_or_default(),
+        ..Process::default()
+    })
 }
 
 /// The environment: the defaults, then what image and user named; a name keeps the place where it came first.
@@ -265,46 +233,47 @@ fn environment(config: &ContainerConfig, place: &Place) -> Vec<String> {
 /// Reads `user[:group]` and groups where they are numbers; names are left to the runtime, as root for now.
 fn numeric_user(user: &str, groups: &[String]) -> User {
     let (uid, gid) = user.split_once(':').unwrap_or((user, ""));
-    let extra: Vec<u32> = groups.iter().filter_map(|g| g.parse().ok()).collect();
-    let user = UserBuilder::default().uid(uid.parse::<u32>().unwrap_or(0)).gid(gid.parse::<u32>().unwrap_or(0));
-    built(if extra.is_empty() { user } else { user.additional_gids(extra) }.build())
+    User {
+        uid: uid.parse().unwrap_or(0),
+        gid: gid.parse().unwrap_or(0),
+        additional_gids: groups.iter().filter_map(|g| g.parse().ok()).collect(),
+        ..User::default()
+    }
 }
 
+/// The limits of setrlimit(2), as `--ulimit` spells them.
+const ULIMITS: [&str; 16] = [
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];
+
 fn rlimits(ulimits: &[Ulimit]) -> Result<Vec<PosixRlimit>> {
-    use PosixRlimitType as T;
-    ulimits
-        .iter()
-        .map(|limit| {
-            let typ = match limit.name.as_str() {
-                "as" => T::RlimitAs,
-                "core" => T::RlimitCore,
-                "cpu" => T::RlimitCpu,
-                "data" => T::RlimitData,
-                "fsize" => T::RlimitFsize,
-                "locks" => T::RlimitLocks,
-                "memlock" => T::RlimitMemlock,
-                "msgqueue" => T::RlimitMsgqueue,
-                "nice" => T::RlimitNice,
-                "nofile" => T::RlimitNofile,
-                "nproc" => T::RlimitNproc,
-                "rss" => T::RlimitRss,
-                "rtprio" => T::RlimitRtprio,
-                "rttime" => T::RlimitRttime,
-                "sigpending" => T::RlimitSigpending,
-                "stack" => T::RlimitStack,
-                other => return Err(Error::invalid(format!("`{other}` is not a limit of setrlimit(2)"))),
-            };
-            Ok(built(PosixRlimitBuilder::default().typ(typ).soft(limit.soft).hard(limit.hard).build()))
-        })
-        .collect()
+    let known = |limit: &Ulimit| {
+        if !ULIMITS.contains(&limit.name.as_str()) {
+            return Err(Error::invalid(format!("`{}` is not a limit of setrlimit(2)", limit.name)));
+        }
+        let typ = format!("RLIMIT_{}", limit.name.to_ascii_uppercase());
+        Ok(PosixRlimit { typ, soft: limit.soft, hard: limit.hard })
+    };
+    ulimits.iter().map(known).collect()
 }
 
 fn namespace(typ: LinuxNamespaceType, joined: Option<i32>, file: &str) -> LinuxNamespace {
-    let namespace = LinuxNamespaceBuilder::default().typ(typ);
-    built(match joined {
-        Some(pid) => namespace.path(format!("/proc/{pid}/ns/{file}")).build(),
-        None => namespace.build(),
-    })
+    LinuxNamespace { typ, path: joined.map(|pid| format!("/proc/{pid}/ns/{file}").into()).unwrap_or_default() }
 }
 
 /// The namespaces: a new one, one of another container, or (left out) the machine's.
@@ -348,9 +317,9 @@ fn namespaces(config: &ContainerConfig, place: &Place) -> Result<Vec<LinuxNamesp
     Ok(all)
 }
 
-fn time_offsets(monotonic: i64, boottime: i64) -> HashMap<String, brig_spec::runtime::LinuxTimeOffset> {
-    let offset = |secs: i64| built(LinuxTimeOffsetBuilder::default().secs(secs).nanosecs(0u32).build());
-    HashMap::from([("monotonic".into(), offset(monotonic)), ("boottime".into(), offset(boottime))])
+fn time_offsets((monotonic, boottime): (i64, i64)) -> BTreeMap<String, LinuxTimeOffset> {
+    let offset = |secs| LinuxTimeOffset { secs, nanosecs: 0 };
+    BTreeMap::from([("monotonic".into(), offset(monotonic)), ("boottime".into(), offset(boottime))])
 }
 
 /// The SELinux context of the process: the usual one with the parts that the user named.

@@ -82,7 +82,7 @@ fn start(plan: &ExecPlan, server: &mut Server) -> Result<Served, Error> {
     if plan.keep {
         server.listener = Some(run::listen(&plan.exec_dir)?);
     }
-    let terminal = plan.process.terminal().unwrap_or(false);
+    let terminal = plan.process.terminal;
     let inside = if terminal {
         None
     } else {

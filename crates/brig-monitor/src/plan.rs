@@ -14,7 +14,7 @@
 
 use brig_net::plan::Network;
 use brig_spec::id::ContainerId;
-use brig_spec::runtime::{LinuxIdMapping, Process, Spec};
+use brig_spec::runtime::{Linux, LinuxIdMapping, Process, Spec};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -59,20 +59,14 @@ pub struct Plan {
 impl Plan {
     /// The container's cgroup, below every hierarchy.
     pub fn cgroup(&self) -> Option<&std::path::Path> {
-        self.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref())
+        let path = self.spec.linux.as_ref().map(|linux| linux.cgroups_path.as_path());
+        path.filter(|path| !path.as_os_str().is_empty())
     }
 
     /// Gives up the configuration but for the cgroup: by far the largest part, and not needed while a container runs.
     pub fn forget_configuration(&mut self) {
-        let mut linux = brig_spec::runtime::Linux::default();
-        linux
-            .set_cgroups_path(self.cgroup().map(Into::into))
-            .set_namespaces(None)
-            .set_masked_paths(None)
-            .set_readonly_paths(None);
-        let mut spec = Spec::default();
-        spec.set_linux(Some(linux)).set_mounts(None).set_process(None);
-        self.spec = spec;
+        let cgroups_path = self.cgroup().unwrap_or(std::path::Path::new("")).to_owned();
+        self.spec = Spec { linux: Some(Linux { cgroups_path, ..Linux::default() }), ..Spec::default() };
         self.copy_up = Vec::new();
     }
 }

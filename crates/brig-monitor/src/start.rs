@@ -38,7 +38,7 @@ pub(crate) fn start(plan: &Plan, server: &mut Server, restarts: u32) -> Result<C
 }
 
 fn start_in(plan: &Plan, server: &mut Server, restarts: u32, cgroup: &Cgroup) -> Result<Container, Error> {
-    let terminal = plan.spec.process().as_ref().and_then(brig_spec::runtime::Process::terminal).unwrap_or(false);
+    let terminal = plan.spec.process.as_ref().is_some_and(|process| process.terminal);
     let (inside, ends) = if terminal {
         (None, stdio::Ends::default())
     } else {

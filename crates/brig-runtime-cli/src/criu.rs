@@ -309,7 +309,7 @@ fn failed(kind: Kind, answer: &Response) -> Failure {
 /// The criu configuration file of a container: what its annotation names, none where that is empty, and otherwise the one of
 /// this program or, as long as it has none, of runc, which administrators have written for their containers.
 pub(crate) fn configuration_file(spec: &brig_spec::runtime::Spec) -> Option<PathBuf> {
-    let annotation = spec.annotations().as_ref().and_then(|annotations| annotations.get("org.criu.config"));
+    let annotation = spec.annotations.get("org.criu.config");
     match annotation {
         Some(path) if path.is_empty() => None,
         Some(path) => Some(path.into()),

@@ -12,7 +12,6 @@ mod criu;
 mod failure;
 mod foreground;
 mod global;
-mod lenient;
 mod log;
 mod make;
 mod protect;

@@ -13,13 +13,13 @@ use crate::container::{self, CONFIG_FILE, Container, DOOR, Record};
 use crate::criu::descriptors;
 use crate::failure::{Failure, Step};
 use crate::global::Global;
-use crate::{foreground, lenient, sockets};
+use crate::{foreground, sockets};
 use brig_monitor::state::{ProcessId, now_ns};
 use brig_runtime::cgroup::Cgroup;
 use brig_runtime::create::{self, Created, Request, RootMounts, Starting};
 use brig_runtime::hooks::{self, Description, Moment};
 use brig_runtime::launch;
-use brig_spec::runtime::{LinuxNamespaceType, Mount, Process, Spec};
+use brig_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Mount, Process, Spec};
 use brig_sys::clone::Child;
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -86,9 +86,9 @@ pub(crate) fn make(global: &Global, id: &str, options: &Options, start: Start) -
     let bundle = &options.bundle;
     // Paths of the configuration that are not absolute start here: the root file system, sources of binds.
     rustix::process::chdir(bundle).step(|| format!("enter the bundle {}", bundle.display()))?;
-    let (text, mut spec) = read_bundle(global, bundle)?;
+    let (text, mut spec) = read_bundle(bundle)?;
     let mut preserved_fds = 0;
-    if let Some(process) = spec.process_mut() {
+    if let Some(process) = &mut spec.process {
         check_terminal(process, options)?;
         preserved_fds = preserve_fds(process, options.preserved_fds)?;
     }
@@ -101,7 +101,7 @@ pub(crate) fn make(global: &Global, id: &str, options: &Options, start: Start) -
         Err((failure, begun)) => {
             if begun {
                 let description = Description::new(id, bundle, &spec);
-                let after = spec.hooks().as_ref().map(|hooks| Moment::Poststop.of(hooks)).unwrap_or_default();
+                let after = spec.hooks.as_ref().map(|hooks| Moment::Poststop.of(hooks)).unwrap_or_default();
                 if let Err(error) = hooks::run(Moment::Poststop, after, &description.state("stopped", 0), bundle) {
                     global.log.warning(&Failure::from(error).to_string());
                 }
@@ -162,7 +162,7 @@ fn bring_up(
     plan.global.log.debug("init: closing the pipe to signal completion: the container is made");
     let console = created.console.take();
     let console = hand_out(plan.options, &created, console).map_err(after)?;
-    let terminal = plan.spec.process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
+    let terminal = plan.spec.process.as_ref().is_some_and(|process| process.terminal);
     let record = Record {
         format: 1,
         id: plan.id.into(),
@@ -190,12 +190,9 @@ fn bring_up(
 
 /// Moves the machine's network devices that the configuration names into the container's network namespace.
 fn move_devices(spec: &Spec, starting: &Starting) -> Result<(), Failure> {
-    let linux = spec.linux().as_ref();
-    let devices = linux.and_then(|linux| linux.net_devices().as_ref()).filter(|devices| !devices.is_empty());
+    let devices = spec.linux.as_ref().map(|linux| &linux.net_devices).filter(|devices| !devices.is_empty());
     let Some(devices) = devices else { return Ok(()) };
-    let namespaces = linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
-    let network = namespaces.iter().find(|namespace| namespace.typ() == LinuxNamespaceType::Network);
-    let netns = match network.map(|network| network.path().as_deref().filter(|path| !path.as_os_str().is_empty())) {
+    let netns = match spec.namespace(LinuxNamespaceType::Network).map(LinuxNamespace::joined) {
         None => return Err(Failure::new("unable to move network devices without a private network namespace")),
         Some(None) => starting.network_namespace()?,
         // The container's process may not have entered it yet.
@@ -203,7 +200,7 @@ fn move_devices(spec: &Spec, starting: &Starting) -> Result<(), Failure> {
             .step(|| format!("open the network namespace {}", path.display()))?,
     };
     for (name, device) in devices {
-        let new_name = device.name().as_deref().filter(|name| !name.is_empty()).unwrap_or(name);
+        let new_name = if device.name.is_empty() { name } else { &device.name };
         brig_net::move_device(name, new_name, netns.as_fd())
             .map_err(|error| Failure::step(format!("give the container the network device {name}"), &error))?;
     }
@@ -212,7 +209,7 @@ fn move_devices(spec: &Spec, starting: &Starting) -> Result<(), Failure> {
 
 /// The flags of the filter, for whoever looks for what went wrong.
 fn seccomp_flags(plan: &Plan<'_>) -> Option<u64> {
-    let rules = plan.spec.linux().as_ref()?.seccomp().as_ref().filter(|_| plan.global.log.debugs())?;
+    let rules = plan.spec.linux.as_ref()?.seccomp.as_ref().filter(|_| plan.global.log.debugs())?;
     brig_runtime::seccomp::compile(rules).ok().map(|filter| filter.flags)
 }
 
@@ -221,7 +218,7 @@ fn start_now(plan: &Plan<'_>, created: Created) -> Result<Child, Failure> {
     for warning in &running.warnings {
         plan.global.log.warning(warning);
     }
-    let after = plan.spec.hooks().as_ref().map(|hooks| Moment::Poststart.of(hooks)).unwrap_or_default();
+    let after = plan.spec.hooks.as_ref().map(|hooks| Moment::Poststart.of(hooks)).unwrap_or_default();
     if !after.is_empty() {
         let description = Description::new(plan.id, &plan.options.bundle, plan.spec);
         let state = description.state("running", running.child.pid);
@@ -255,7 +252,7 @@ fn hand_out(options: &Options, created: &Created, console: Option<OwnedFd>) -> R
 }
 
 /// Reads the configuration, as text and as what it means.
-pub(crate) fn read_bundle(global: &Global, bundle: &Path) -> Result<(Vec<u8>, Spec), Failure> {
+pub(crate) fn read_bundle(bundle: &Path) -> Result<(Vec<u8>, Spec), Failure> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let fd = match rustix::fs::open(CONFIG_FILE, flags, Mode::empty()) {
         Err(rustix::io::Errno::NOENT) => {
@@ -268,39 +265,35 @@ pub(crate) fn read_bundle(global: &Global, bundle: &Path) -> Result<(Vec<u8>, Sp
     };
     let step = || format!("read {}", bundle.join(CONFIG_FILE).display());
     let text = container::read_bounded(fd).step(step)?;
-    match serde_json::from_slice(&text) {
-        Ok(spec) => Ok((text, spec)),
-        Err(error) => lenient::spec(&text, &global.log).ok_or_else(|| Failure::step(step(), &error)),
-    }
+    let spec = serde_json::from_slice(&text).map_err(|error| Failure::step(step(), &error))?;
+    Ok((text, spec))
 }
 
 /// The cgroup of a configuration, which need not exist yet.
 pub(crate) fn cgroup_of(global: &Global, spec: &Spec, id: &str) -> Result<Cgroup, Failure> {
-    let specified = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+    let specified = spec.linux.as_ref().map(|linux| linux.cgroups_path.as_path());
     let cgroup = Cgroup::of_container(specified, id, &global.cgroup_driver)?;
-    let cgroup = cgroup.annotations(&spec.annotations().clone().unwrap_or_default())?;
+    let cgroup = cgroup.annotations(&spec.annotations)?;
     Ok(cgroup.rootless(global.rootless).exclusive(true).owner(cgroup_owner(spec)))
 }
 
 /// Who gets the cgroup: the root of a container that may write to it, being in a user and a cgroup namespace of its own.
 fn cgroup_owner(spec: &Spec) -> Option<u32> {
-    let linux = spec.linux().as_ref()?;
-    let own = |kind| linux.namespaces().iter().flatten().any(|n| n.typ() == kind && n.path().is_none());
+    let own = |kind| spec.namespace(kind).is_some_and(|n| n.joined().is_none());
     let writable = |m: &Mount| {
-        matches!(m.typ().as_deref(), Some("cgroup" | "cgroup2"))
-            && !m.options().iter().flatten().any(|option| option == "ro" || option == "rro")
+        matches!(m.typ.as_str(), "cgroup" | "cgroup2")
+            && !m.options.iter().any(|option| option == "ro" || option == "rro")
     };
     if !own(LinuxNamespaceType::User) || !own(LinuxNamespaceType::Cgroup) {
         return None;
     }
-    spec.mounts().iter().flatten().find(|m| writable(m))?;
-    let maps = linux.uid_mappings().as_deref().unwrap_or_default();
-    maps.iter().find(|map| map.container_id() == 0).map(|map| map.host_id())
+    spec.mounts.iter().find(|m| writable(m))?;
+    spec.linux.as_ref()?.uid_mappings.iter().find(|map| map.container_id == 0).map(|map| map.host_id)
 }
 
 pub(crate) fn rootfs_path(spec: &Spec, bundle: &Path) -> Result<PathBuf, Failure> {
-    let root = spec.root().as_ref().ok_or_else(|| Failure::new("the configuration names no root file system"))?;
-    let path = bundle.join(root.path());
+    let root = spec.root.as_ref().ok_or_else(|| Failure::new("the configuration names no root file system"))?;
+    let path = bundle.join(&root.path);
     path.canonicalize().step(|| format!("find the root file system {}", path.display()))
 }
 
@@ -311,7 +304,7 @@ fn mount_root(path: &Path) -> Result<RootMounts, brig_runtime::Error> {
 
 /// A terminal needs somebody who takes its other side.
 pub(crate) fn check_terminal(process: &Process, options: &Options) -> Result<(), Failure> {
-    let terminal = process.terminal().unwrap_or(false);
+    let terminal = process.terminal;
     match (terminal, options.detach, options.console_socket.is_some()) {
         (true, true, false) => {
             Err(Failure::new("cannot allocate tty if brig-runtime will detach without setting console socket"))
@@ -329,9 +322,7 @@ pub(crate) fn preserve_fds(process: &mut Process, asked: i32) -> Result<i32, Fai
     let activated =
         std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse::<i32>().ok()).filter(|n| (1..1024).contains(n));
     if let Some(count) = activated {
-        let mut env = process.env().clone().unwrap_or_default();
-        env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()]);
-        process.set_env(Some(env));
+        process.env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()]);
     }
     let count = asked + activated.unwrap_or(0);
     if let Some(closed) =

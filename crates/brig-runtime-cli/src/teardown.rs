@@ -42,7 +42,7 @@ pub(crate) fn tear_down(global: &Global, container: &Container, spec: Option<&Sp
     cgroup.remove()?;
     container.forget()?;
     if let Some(spec) = spec {
-        let after = spec.hooks().as_ref().map(|hooks| Moment::Poststop.of(hooks)).unwrap_or_default();
+        let after = spec.hooks.as_ref().map(|hooks| Moment::Poststop.of(hooks)).unwrap_or_default();
         for hook in after {
             let description = container.description(spec);
             let state = description.state("stopped", 0);

@@ -1,11 +1,12 @@
 //! Capability sets of a container's process, capabilities(7).
 //!
 //! Inheritable stays as the specification says it, which is empty by default: a non-empty set let a program regain what
-//! it had given up. Names that this kernel or this build does not know are an error of the configuration.
+//! it had given up. Names that this build does not know are passed over with a warning: configurations are written for kernels to come.
 
 use crate::error::{Context, Error};
-use brig_spec::runtime::{Capabilities, LinuxCapabilities};
+use brig_spec::runtime::LinuxCapabilities;
 use rustix::thread::{CapabilitySet, CapabilitySets};
+use std::collections::BTreeSet;
 
 /// The sets as bit masks, ready to be applied between fork and exec.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -88,35 +89,38 @@ pub fn available() -> u64 {
 }
 
 impl Sets {
-    /// Reads the sets of a configuration; what the caller itself lacks is left out, as it could never be granted.
-    pub fn parse(capabilities: Option<&LinuxCapabilities>, available: u64) -> Result<Self, Error> {
-        let Some(c) = capabilities else { return Ok(Self::default()) };
-        let read = |set: &Option<Capabilities>| -> Result<u64, Error> {
+    /// Reads the sets of a configuration, with a warning about each thing that is not granted. Names that this build does not
+    /// know are passed over, and what the caller itself lacks could never be granted.
+    pub fn parse(capabilities: Option<&LinuxCapabilities>, available: u64) -> (Self, Vec<String>) {
+        let Some(c) = capabilities else { return Default::default() };
+        let mut unknown = BTreeSet::new();
+        let mut read = |set: &[String]| {
             let mut mask = 0;
-            for capability in set.iter().flatten() {
-                let text = format!("{capability:?}");
-                let n = from_variant(&text)
-                    .ok_or_else(|| Error::invalid("read the capabilities", format!("`{text}` is unknown")))?;
-                mask |= 1 << n;
+            for name in set {
+                match number(name) {
+                    Some(n) => mask |= 1 << n,
+                    None => _ = unknown.insert(name.clone()),
+                }
             }
-            Ok(mask & available)
+            mask & available
         };
-        Ok(Self {
-            bounding: read(c.bounding())?,
-            effective: read(c.effective())?,
-            inheritable: read(c.inheritable())?,
-            permitted: read(c.permitted())?,
-            ambient: read(c.ambient())?,
-        })
-    }
-
-    /// Says in words which of the ambient capabilities the kernel will refuse.
-    pub fn warnings(self) -> Vec<String> {
-        let refused = self.ambient & !(self.inheritable & self.permitted);
-        let numbers = (0..64u32).filter(|n| refused & (1 << n) != 0);
-        let text =
-            |n| format!("can't raise ambient capability {}: it is not inheritable and permitted", name(n)?).into();
-        numbers.filter_map(text).collect()
+        let sets = Self {
+            bounding: read(&c.bounding),
+            effective: read(&c.effective),
+            inheritable: read(&c.inheritable),
+            permitted: read(&c.permitted),
+            ambient: read(&c.ambient),
+        };
+        let mut warnings = Vec::new();
+        if !unknown.is_empty() {
+            let names = Vec::from_iter(unknown).join(" ");
+            warnings.push(format!("ignoring unknown or unavailable capabilities: [{names}]"));
+        }
+        let refused = sets.ambient & !(sets.inheritable & sets.permitted);
+        for name in (0..64u32).filter(|n| refused & (1 << n) != 0).filter_map(name) {
+            warnings.push(format!("can't raise ambient capability {name}: it is not inheritable and permitted"));
+        }
+        (sets, warnings)
     }
 
     /// Drops everything outside the bounding set; needs CAP_SETPCAP, so it comes before the ids change. What there is to drop
@@ -152,33 +156,34 @@ impl Sets {
     }
 }
 
-/// `SysAdmin` -> 21: the types name the variants in camel case, the kernel in upper case with underscores.
-fn from_variant(variant: &str) -> Option<u32> {
-    let folded: String = variant.chars().filter(char::is_ascii_alphanumeric).collect();
-    NAMES
-        .iter()
-        .position(|n| n.bytes().filter(|b| *b != b'_').eq(folded.bytes().map(|b| b.to_ascii_uppercase())))
-        .and_then(|n| u32::try_from(n).ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use brig_spec::runtime::Capability;
-
-    #[test]
-    fn every_name_of_the_types_is_known() {
-        for n in 0..u32::try_from(NAMES.len()).unwrap() {
-            let text = format!("\"{}\"", name(n).unwrap());
-            let parsed: Capability = serde_json::from_str(&text).unwrap();
-            assert_eq!(from_variant(&format!("{parsed:?}")), Some(n), "{text}");
-        }
-    }
-
     #[test]
     fn names_are_read_with_and_without_prefix() {
         assert_eq!(number("cap_sys_admin"), Some(21));
         assert_eq!(number("NET_RAW"), Some(13));
         assert_eq!(number("NET_ROW"), None);
+    }
+
+    #[test]
+    fn what_is_unknown_or_cannot_be_had_is_told_and_left_out() {
+        let list = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let wanted = LinuxCapabilities {
+            bounding: list(&["CAP_KILL", "CAP_OF_TOMORROW", "CAP_SYS_ADMIN"]),
+            permitted: list(&["CAP_KILL", "CAP_OF_TOMORROW"]),
+            ambient: list(&["CAP_KILL"]),
+            ..LinuxCapabilities::default()
+        };
+        let (sets, warnings) = Sets::parse(Some(&wanted), 1 << 5);
+        assert_eq!(sets, Sets { bounding: 1 << 5, permitted: 1 << 5, ambient: 1 << 5, ..Sets::default() });
+        assert_eq!(
+            warnings,
+            [
+                "ignoring unknown or unavailable capabilities: [CAP_OF_TOMORROW]",
+                "can't raise ambient capability CAP_KILL: it is not inheritable and permitted"
+            ]
+        );
+        assert_eq!(Sets::parse(None, u64::MAX), (Sets::default(), Vec::new()));
     }
 }

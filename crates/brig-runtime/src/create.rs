@@ -143,14 +143,14 @@ pub fn begin(
 ) -> Result<Starting, Error> {
     let spec = request.spec;
     let process =
-        spec.process().as_ref().ok_or_else(|| Error::invalid("read the configuration", "it names no process"))?;
+        spec.process.as_ref().ok_or_else(|| Error::invalid("read the configuration", "it names no process"))?;
     let mut program = Program::parse(process, spec)?;
     program.preserved_fds = request.preserved_fds;
     let description = Description::new(request.id, request.bundle, spec);
     let listener = Listener::parse(spec, &description);
-    let hooks = spec.hooks().clone().unwrap_or_default();
+    let hooks = spec.hooks.clone().unwrap_or_default();
     let settings = Settings::read(spec)?;
-    let specified = spec.mounts().as_deref().unwrap_or_default();
+    let specified = spec.mounts.as_slice();
     let mut mounts = specified.iter().map(Mount::parse).collect::<Result<Vec<_>, _>>()?;
     for mount in &mut mounts {
         mount.options.copy_up |= request.copy_up.contains(&mount.destination);
@@ -166,7 +166,7 @@ pub fn begin(
         root = mount_root.take().map(|m| m(userns)).transpose()?;
         program.warnings.append(&mut opening.warnings);
     }
-    let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+    let resources = spec.linux.as_ref().and_then(|l| l.resources.as_ref());
     let mut birthplace = None;
     if request.cgroup.takes_births() && !request.cgroup.create(resources)?.nothing {
         birthplace = request.cgroup.birthplace()?;
@@ -176,7 +176,7 @@ pub fn begin(
         settings,
         program,
         mounts,
-        devices: spec.linux().as_ref().and_then(|l| l.devices().clone()).unwrap_or_default(),
+        devices: spec.linux.as_ref().map(|l| l.devices.clone()).unwrap_or_default(),
         cgroup: request.cgroup,
         root,
         stdio: request.stdio,

@@ -54,17 +54,14 @@ impl Moment {
 
     /// The hooks of this moment.
     pub fn of(self, hooks: &Hooks) -> &[Hook] {
-        // The specification keeps the deprecated moment alive.
-        #[allow(deprecated)]
-        let list = match self {
-            Self::Prestart => hooks.prestart(),
-            Self::CreateRuntime => hooks.create_runtime(),
-            Self::CreateContainer => hooks.create_container(),
-            Self::StartContainer => hooks.start_container(),
-            Self::Poststart => hooks.poststart(),
-            Self::Poststop => hooks.poststop(),
-        };
-        list.as_deref().unwrap_or_default()
+        match self {
+            Self::Prestart => &hooks.prestart,
+            Self::CreateRuntime => &hooks.create_runtime,
+            Self::CreateContainer => &hooks.create_container,
+            Self::StartContainer => &hooks.start_container,
+            Self::Poststart => &hooks.poststart,
+            Self::Poststop => &hooks.poststop,
+        }
     }
 }
 
@@ -78,11 +75,11 @@ impl Description {
     /// Describes the container `id` of the bundle at `bundle` (an absolute path).
     pub fn new(id: &str, bundle: &Path, spec: &Spec) -> Self {
         let mut fields = serde_json::Map::new();
-        fields.insert("ociVersion".into(), spec.version().clone().into());
+        fields.insert("ociVersion".into(), spec.version.clone().into());
         fields.insert("id".into(), id.into());
         fields.insert("bundle".into(), bundle.to_string_lossy().into_owned().into());
-        if let Some(annotations) = spec.annotations().as_ref().filter(|a| !a.is_empty()) {
-            let annotations = annotations.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
+        if !spec.annotations.is_empty() {
+            let annotations = spec.annotations.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
             fields.insert("annotations".into(), serde_json::Value::Object(annotations));
         }
         Self { fields }
@@ -117,25 +114,25 @@ pub fn run(moment: Moment, hooks: &[Hook], state: &serde_json::Value, directory:
 
 /// Runs one hook; what went wrong comes back as text.
 fn run_one(hook: &Hook, state: &serde_json::Value, directory: &Path) -> Result<(), String> {
-    let text = |error: io::Error| format!("{}: {error}", hook.path().display());
-    if !hook.path().is_absolute() {
-        return Err(format!("the path {} is not absolute", hook.path().display()));
+    let text = |error: io::Error| format!("{}: {error}", hook.path.display());
+    if !hook.path.is_absolute() {
+        return Err(format!("the path {} is not absolute", hook.path.display()));
     }
     let mut words = memory_file(b"").map_err(text)?;
     let both = |file: &File| file.try_clone().map(Stdio::from);
-    let mut command = Command::new(hook.path());
-    if let Some((name, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
+    let mut command = Command::new(&hook.path);
+    if let Some((name, rest)) = hook.args.split_first() {
         command.arg0(name).args(rest);
     }
     command
         .env_clear()
-        .envs(hook.env().iter().flatten().map(|entry| entry.split_once('=').unwrap_or((entry, ""))))
+        .envs(hook.env.iter().flatten().map(|entry| entry.split_once('=').unwrap_or((entry, ""))))
         .current_dir(directory)
         .stdin(memory_file(state.to_string().as_bytes()).map_err(text)?)
         .stdout(both(&words).map_err(text)?)
         .stderr(both(&words).map_err(text)?);
     let mut child = command.spawn().map_err(text)?;
-    let limit = hook.timeout().map(|seconds| rustix::time::Timespec { tv_sec: seconds, tv_nsec: 0 });
+    let limit = hook.timeout.map(|seconds| rustix::time::Timespec { tv_sec: seconds, tv_nsec: 0 });
     if let Some(limit) = limit {
         let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
         let pidfd = pid.ok_or(rustix::io::Errno::SRCH).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
@@ -143,7 +140,7 @@ fn run_one(hook: &Hook, state: &serde_json::Value, directory: &Path) -> Result<(
         if !matches!(ended, Ok(1)) {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(format!("{} did not end within {} s and was killed", hook.path().display(), limit.tv_sec));
+            return Err(format!("{} did not end within {} s and was killed", hook.path.display(), limit.tv_sec));
         }
     }
     let status = child.wait().map_err(text)?;
@@ -185,12 +182,12 @@ mod tests {
     use super::*;
 
     fn hook(script: &str, timeout: Option<i64>) -> Hook {
-        let mut hook = Hook::default();
-        hook.set_path("/bin/sh".into())
-            .set_args(Some(vec!["sh".into(), "-c".into(), script.into()]))
-            .set_env(Some(vec!["A=1".into()]))
-            .set_timeout(timeout);
-        hook
+        Hook {
+            path: "/bin/sh".into(),
+            args: vec!["sh".into(), "-c".into(), script.into()],
+            env: Some(vec!["A=1".into()]),
+            timeout,
+        }
     }
 
     #[test]

@@ -84,8 +84,8 @@ fn keep_only(first: i32, kept: [Option<BorrowedFd<'_>>; 2]) -> Result<(), Error>
 
 fn execute(init: &Init<'_>, settled: &Settled, channel: &Channel) -> i32 {
     let mut inside = Moment::StartContainer.of(init.hooks).to_vec();
-    for hook in inside.iter_mut().filter(|hook| hook.env().is_none()) {
-        hook.set_env(Some(settled.environment.clone()));
+    for hook in inside.iter_mut().filter(|hook| hook.env.is_none()) {
+        hook.env = Some(settled.environment.clone());
     }
     let error = init.program.execute(settled, channel, || match inside.as_slice() {
         [] => Ok(()),

@@ -4,7 +4,7 @@
 //! it goes, with a warning: an engine that dies there helps nobody.
 
 use crate::error::{Context, Error};
-use brig_spec::runtime::{PosixRlimit, PosixRlimitType, Process};
+use brig_spec::runtime::{PosixRlimit, Process};
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit};
 
@@ -16,15 +16,15 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Reads them. Errors: a limit that is given twice.
+    /// Reads them. Errors: a limit that does not exist, or is given twice.
     pub fn parse(process: &Process) -> Result<Self, Error> {
-        let rlimits: Vec<_> = process.rlimits().iter().flatten().map(rlimit).collect();
+        let rlimits: Vec<_> = process.rlimits.iter().map(rlimit).collect::<Result<_, _>>()?;
         for (at, (resource, _)) in rlimits.iter().enumerate() {
             if rlimits[..at].iter().any(|(other, _)| other == resource) {
                 return Err(Error::invalid("read the limits", format!("{resource:?} is given twice")));
             }
         }
-        Ok(Self { oom_score_adj: process.oom_score_adj(), rlimits })
+        Ok(Self { oom_score_adj: process.oom_score_adj, rlimits })
     }
 }
 
@@ -67,26 +67,30 @@ pub(crate) fn apply(pid: i32, limits: &Limits, warnings: &mut Vec<String>) -> Re
     Ok(())
 }
 
-fn rlimit(limit: &PosixRlimit) -> (Resource, Rlimit) {
-    use PosixRlimitType as T;
-    let resource = match limit.typ() {
-        T::RlimitCpu => Resource::Cpu,
-        T::RlimitFsize => Resource::Fsize,
-        T::RlimitData => Resource::Data,
-        T::RlimitStack => Resource::Stack,
-        T::RlimitCore => Resource::Core,
-        T::RlimitRss => Resource::Rss,
-        T::RlimitNproc => Resource::Nproc,
-        T::RlimitNofile => Resource::Nofile,
-        T::RlimitMemlock => Resource::Memlock,
-        T::RlimitAs => Resource::As,
-        T::RlimitLocks => Resource::Locks,
-        T::RlimitSigpending => Resource::Sigpending,
-        T::RlimitMsgqueue => Resource::Msgqueue,
-        T::RlimitNice => Resource::Nice,
-        T::RlimitRtprio => Resource::Rtprio,
-        T::RlimitRttime => Resource::Rttime,
-    };
+/// The limits by their names; getrlimit(2).
+const NAMES: [(&str, Resource); 16] = [
+    ("RLIMIT_CPU", Resource::Cpu),
+    ("RLIMIT_FSIZE", Resource::Fsize),
+    ("RLIMIT_DATA", Resource::Data),
+    ("RLIMIT_STACK", Resource::Stack),
+    ("RLIMIT_CORE", Resource::Core),
+    ("RLIMIT_RSS", Resource::Rss),
+    ("RLIMIT_NPROC", Resource::Nproc),
+    ("RLIMIT_NOFILE", Resource::Nofile),
+    ("RLIMIT_MEMLOCK", Resource::Memlock),
+    ("RLIMIT_AS", Resource::As),
+    ("RLIMIT_LOCKS", Resource::Locks),
+    ("RLIMIT_SIGPENDING", Resource::Sigpending),
+    ("RLIMIT_MSGQUEUE", Resource::Msgqueue),
+    ("RLIMIT_NICE", Resource::Nice),
+    ("RLIMIT_RTPRIO", Resource::Rtprio),
+    ("RLIMIT_RTTIME", Resource::Rttime),
+];
+
+fn rlimit(limit: &PosixRlimit) -> Result<(Resource, Rlimit), Error> {
+    let known = NAMES.iter().find(|(name, _)| *name == limit.typ);
+    let (_, resource) =
+        known.ok_or_else(|| Error::invalid("read the limits", format!("wrong rlimit value: {}", limit.typ)))?;
     let bound = |n: u64| (n != u64::MAX).then_some(n);
-    (resource, Rlimit { current: bound(limit.soft()), maximum: bound(limit.hard()) })
+    Ok((*resource, Rlimit { current: bound(limit.soft), maximum: bound(limit.hard) }))
 }

@@ -18,16 +18,22 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub(crate) struct Listener {
     path: PathBuf,
-    metadata: Option<String>,
+    metadata: String,
     description: Description,
 }
 
 impl Listener {
     /// Reads it from the configuration; none where nothing is to be notified.
     pub fn parse(spec: &Spec, description: &Description) -> Option<Self> {
-        let seccomp: &LinuxSeccomp = spec.linux().as_ref()?.seccomp().as_ref()?;
-        let path = seccomp.listener_path().clone().filter(|path| !path.as_os_str().is_empty())?;
-        Some(Self { path, metadata: seccomp.listener_metadata().clone(), description: description.clone() })
+        let seccomp: &LinuxSeccomp = spec.linux.as_ref()?.seccomp.as_ref()?;
+        if seccomp.listener_path.as_os_str().is_empty() {
+            return None;
+        }
+        Some(Self {
+            path: seccomp.listener_path.clone(),
+            metadata: seccomp.listener_metadata.clone(),
+            description: description.clone(),
+        })
     }
 
     /// Takes descriptor `number` of the process `pid` and sends it, with the container's state, in one message.
@@ -46,8 +52,8 @@ impl Listener {
             "pid": pid,
             "state": self.description.state(status, pid),
         });
-        if let Some(metadata) = &self.metadata {
-            message["metadata"] = metadata.clone().into();
+        if !self.metadata.is_empty() {
+            message["metadata"] = self.metadata.clone().into();
         }
         let fds = [fd.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

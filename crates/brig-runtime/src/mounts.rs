@@ -80,23 +80,22 @@ impl<'a> Opening<'a> {
 impl Mount {
     /// Reads one mount of the configuration; a bind is opened by [`Mount::open_bind`].
     pub fn parse(specified: &Specified) -> Result<Self, Error> {
-        let destination = specified.destination().clone();
-        let mut options = Options::parse(specified.options().as_deref().unwrap_or_default())
+        let destination = specified.destination.clone();
+        let mut options = Options::parse(&specified.options)
             .map_err(|why| Error::invalid(format!("mount on {}", destination.display()), why))?;
-        let map = |map: &Option<Vec<LinuxIdMapping>>| map_lines(map.as_deref().unwrap_or_default());
-        let (uid_map, gid_map) = (map(specified.uid_mappings()), map(specified.gid_mappings()));
+        let (uid_map, gid_map) = (map_lines(&specified.uid_mappings), map_lines(&specified.gid_mappings));
         let maps = (!uid_map.is_empty() || !gid_map.is_empty()).then_some((uid_map, gid_map));
         if maps.is_some() {
             options.idmap.get_or_insert(false);
         }
-        let kind = specified.typ().as_deref().unwrap_or("none");
+        let kind = if specified.typ.is_empty() { "none" } else { &specified.typ };
         let source = if options.bind || kind == "bind" {
             Source::Bind { fd: None, directory: true }
         } else if matches!(kind, "cgroup" | "cgroup2") {
             Source::Cgroup
         } else {
-            let name = specified.source().as_ref().map_or(kind.into(), |s| s.to_string_lossy().into_owned());
-            Source::New { kind: kind.to_owned(), source: name }
+            let name = specified.source.to_string_lossy();
+            Source::New { kind: kind.to_owned(), source: if name.is_empty() { kind } else { &name }.to_owned() }
         };
         if options.idmap.is_some() && !matches!(source, Source::Bind { .. }) {
             let step = format!("mount on {}", destination.display());
@@ -243,10 +242,10 @@ pub(crate) fn open_binds(
         if !matches!(mount.source, Source::Bind { .. }) {
             continue;
         }
-        let path = specified.source().as_deref().ok_or_else(|| {
-            Error::invalid(format!("bind on {}", mount.destination.display()), "the mount has no source")
-        })?;
-        mount.open_bind(path, opening)?;
+        if specified.source.as_os_str().is_empty() {
+            return Err(Error::invalid(format!("bind on {}", mount.destination.display()), "the mount has no source"));
+        }
+        mount.open_bind(&specified.source, opening)?;
     }
     Ok(())
 }
@@ -269,7 +268,7 @@ pub(crate) fn find_inside(mounts: &mut [Mount], specified: &[Specified], rootfs:
         if let Ok(inside) = mount.destination.strip_prefix(rootfs) {
             mount.destination = Path::new("/").join(inside);
         }
-        let inside = specified.source().as_deref().and_then(|path| path.strip_prefix(rootfs).ok());
+        let inside = specified.source.strip_prefix(rootfs).ok();
         if let (Source::Bind { .. }, Some(inside)) = (&mount.source, inside) {
             let maps = mount.maps.as_ref();
             let map = maps.map(|(uids, gids)| userns_with_maps(uids, gids)).transpose();
@@ -325,6 +324,6 @@ pub(crate) fn clone_of(fd: BorrowedFd<'_>, recursive: bool) -> std::io::Result<O
 
 /// Writes id maps as /proc/PID/uid_map reads them, user_namespaces(7).
 pub(crate) fn map_lines(maps: &[LinuxIdMapping]) -> String {
-    let line = |m: &LinuxIdMapping| format!("{} {} {}", m.container_id(), m.host_id(), m.size());
+    let line = |m: &LinuxIdMapping| format!("{} {} {}", m.container_id, m.host_id, m.size);
     maps.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -69,45 +69,43 @@ impl Settled {
 impl Program {
     /// Reads `process`, with the filter and the annotations of `spec`.
     pub fn parse(process: &Process, spec: &Spec) -> Result<Self, Error> {
-        let args = process.args().clone().unwrap_or_default();
-        if args.is_empty() {
+        if process.args.is_empty() {
             return Err(Error::invalid("start the container", "no command is given, and the image names none"));
         }
-        let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_deref()).unwrap_or_default();
-        let own_users = namespaces.iter().any(|n| n.typ() == LinuxNamespaceType::User);
+        let own_users = spec.namespace(LinuxNamespaceType::User).is_some();
         // Its own user namespace has every capability, whatever the caller lacks.
         let available = if own_users { u64::MAX } else { crate::capabilities::available() };
-        let annotation = |key: &str| spec.annotations().as_ref().and_then(|a| a.get(key)).filter(|v| !v.is_empty());
-        let seccomp: Option<&LinuxSeccomp> = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
-        let size = process.console_size().as_ref().map(|s| {
+        let annotation = |key: &str| spec.annotations.get(key).filter(|v| !v.is_empty());
+        let seccomp: Option<&LinuxSeccomp> = spec.linux.as_ref().and_then(|l| l.seccomp.as_ref());
+        let size = process.console_size.as_ref().map(|s| {
             let clamp = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
-            (clamp(s.height()), clamp(s.width()))
+            (clamp(s.height), clamp(s.width))
         });
         // A named user of a further process comes in its own `username`; the container's comes as an annotation.
-        let user = process.user().username().clone().filter(|u| !u.is_empty());
-        let capabilities = Sets::parse(process.capabilities().as_ref(), available)?;
+        let user = Some(process.user.username.clone()).filter(|u| !u.is_empty());
+        let (capabilities, warnings) = Sets::parse(process.capabilities.as_ref(), available);
         Ok(Self {
-            args,
-            env: process.env().clone().unwrap_or_default(),
-            cwd: process.cwd().clone(),
+            args: process.args.clone(),
+            env: process.env.clone(),
+            cwd: Path::new("/").join(&process.cwd),
             user: user.or_else(|| annotation(USER_ANNOTATION).cloned()),
             groups: annotation(GROUPS_ANNOTATION)
                 .map(|g| g.split(',').map(str::to_owned).collect())
                 .unwrap_or_default(),
             numeric: user::Identity {
-                uid: process.user().uid(),
-                gid: process.user().gid(),
-                groups: process.user().additional_gids().clone().unwrap_or_default(),
+                uid: process.user.uid,
+                gid: process.user.gid,
+                groups: process.user.additional_gids.clone(),
                 home: "/".into(),
             },
             capabilities,
-            warnings: capabilities.warnings(),
-            no_new_privileges: process.no_new_privileges().unwrap_or(false),
-            umask: process.user().umask(),
+            warnings,
+            no_new_privileges: process.no_new_privileges,
+            umask: process.user.umask,
             filter: seccomp.map(compile_filter).transpose()?,
-            apparmor: process.apparmor_profile().clone().filter(|p| !p.is_empty()),
-            selinux: process.selinux_label().clone().filter(|l| !l.is_empty()),
-            terminal: process.terminal().unwrap_or(false),
+            apparmor: Some(process.apparmor_profile.clone()).filter(|p| !p.is_empty()),
+            selinux: Some(process.selinux_label.clone()).filter(|l| !l.is_empty()),
+            terminal: process.terminal,
             console_size: size,
             limits: Limits::parse(process)?,
             preserved_fds: 0,
@@ -293,17 +291,17 @@ fn last_of_each(env: &[String]) -> Vec<String> {
 /// Compiles the filter, and refuses one whose notifications nobody could ever take.
 fn compile_filter(rules: &LinuxSeccomp) -> Result<seccomp::Filter, Error> {
     let step = "compile the seccomp filter";
-    let notify = LinuxSeccompAction::ScmpActNotify;
-    if rules.default_action() == notify {
+    let notify = LinuxSeccompAction::Notify;
+    if rules.default_action == notify {
         return Err(Error::invalid(step, "SCMP_ACT_NOTIFY cannot be used as default action"));
     }
     let filter = seccomp::compile(rules)?;
     if filter.notifies {
-        let notified = |r: &&LinuxSyscall| r.action() == notify;
-        if rules.syscalls().iter().flatten().filter(notified).any(|r| r.names().iter().any(|n| n == "write")) {
+        let notified = |r: &&LinuxSyscall| r.action == notify;
+        if rules.syscalls.iter().filter(notified).any(|r| r.names.iter().any(|n| n == "write")) {
             return Err(Error::invalid(step, "SCMP_ACT_NOTIFY cannot be used for the write syscall"));
         }
-        if rules.listener_path().as_ref().is_none_or(|path| path.as_os_str().is_empty()) {
+        if rules.listener_path.as_os_str().is_empty() {
             return Err(Error::invalid(step, "SCMP_ACT_NOTIFY needs a listenerPath"));
         }
     }

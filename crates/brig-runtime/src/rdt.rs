@@ -48,7 +48,7 @@ impl Group {
     }
 
     fn below(root: &Path, wish: &LinuxIntelRdt, id: &str) -> Result<Self, Error> {
-        let class = wish.clos_id().as_deref().filter(|class| !class.is_empty());
+        let class = Some(wish.clos_id.as_str()).filter(|class| !class.is_empty());
         let path = match class.unwrap_or(id) {
             "/" if class.is_some() => root.to_owned(),
             name if name.contains('/') || matches!(name, "" | "." | ".." | "info" | "mon_groups" | "mon_data") => {
@@ -59,7 +59,7 @@ impl Group {
         if id.contains('/') || matches!(id, "" | "." | "..") {
             return Err(Error::invalid("use Intel RDT", format!("`{id}` is not the name of a group")));
         }
-        let monitor = wish.enable_monitoring().unwrap_or(false).then(|| path.join("mon_groups").join(id));
+        let monitor = wish.enable_monitoring.then(|| path.join("mon_groups").join(id));
         Ok(Self { root: root.to_owned(), path, monitor, ours: false })
     }
 
@@ -67,7 +67,7 @@ impl Group {
     /// was named without shares does not exist; the processor cannot do what is asked, which names the kernel's reason.
     pub fn create(&mut self, wish: &LinuxIntelRdt, pid: i32) -> Result<(), Error> {
         let lines = schemata(wish)?;
-        let named = wish.clos_id().as_deref().is_some_and(|class| !class.is_empty());
+        let named = !wish.clos_id.is_empty();
         if named && lines.is_empty() {
             self.path.metadata().step(|| {
                 format!(
@@ -239,14 +239,14 @@ fn mounted_at(mountinfo: &str) -> Option<&str> {
 /// Lists the lines for `schemata` in the order in which they are to be written.
 fn schemata(wish: &LinuxIntelRdt) -> Result<Vec<&str>, Error> {
     let wrong = |why: String| Err(Error::invalid("read intelRdt", why));
-    let single = [wish.l3_cache_schema(), wish.mem_bw_schema()];
-    let more = wish.schemata().iter().flatten();
-    let lines: Vec<&str> =
-        single.into_iter().flatten().chain(more).map(String::as_str).filter(|line| !line.is_empty()).collect();
+    let single = [&wish.l3_cache_schema, &wish.mem_bw_schema];
+    let all = single.into_iter().chain(&wish.schemata);
+    let lines: Vec<&str> = all.map(String::as_str).filter(|line| !line.is_empty()).collect();
     if let Some(line) = lines.iter().find(|line| line.contains('\n')) {
         return wrong(format!("`{}` is more than one line", line.escape_debug()));
     }
-    if let Some(line) = wish.mem_bw_schema().as_ref().filter(|line| !line.is_empty() && !line.starts_with("MB:")) {
+    let line = &wish.mem_bw_schema;
+    if !line.is_empty() && !line.starts_with("MB:") {
         return wrong(format!("memBwSchema `{line}` does not begin with MB:"));
     }
     lines.iter().try_for_each(|line| parse_line(line).map(drop))?;

@@ -284,30 +284,22 @@ pub(crate) fn make_devices(root: &Root, devices: &[LinuxDevice], bind: bool) -> 
             .step(|| step(name))?;
     }
     for device in devices {
-        let path = device.path();
+        let path = device.path.as_path();
         let relative = path.strip_prefix("/").unwrap_or(path);
         let (Some(parent), Some(name)) = (relative.parent(), relative.file_name().and_then(|n| n.to_str())) else {
             return Err(Error::invalid(step(&path.display().to_string()), "the path names no file"));
         };
         let parent = root.make_directories(parent, Mode::from_raw_mode(0o755)).step(|| step(name))?;
-        let kind = match device.typ() {
+        let kind = match device.typ {
             LinuxDeviceType::B => FileType::BlockDevice,
             LinuxDeviceType::P => FileType::Fifo,
             _ => FileType::CharacterDevice,
         };
         let number = |n: i64| u32::try_from(n).unwrap_or(0);
-        let mode = Mode::from_raw_mode(device.file_mode().unwrap_or(0o666) & 0o7777);
-        let owner = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
-        make_device(
-            parent.as_fd(),
-            name,
-            kind,
-            (number(device.major()), number(device.minor())),
-            mode,
-            Some(owner),
-            bind,
-        )
-        .step(|| step(&path.display().to_string()))?;
+        let mode = Mode::from_raw_mode(device.file_mode.unwrap_or(0o666) & 0o7777);
+        let owner = (device.uid.unwrap_or(0), device.gid.unwrap_or(0));
+        make_device(parent.as_fd(), name, kind, (number(device.major), number(device.minor)), mode, Some(owner), bind)
+            .step(|| step(&path.display().to_string()))?;
     }
     for (target, name) in LINKS {
         match rustix::fs::symlinkat(target, &dev, name) {

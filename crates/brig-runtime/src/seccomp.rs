@@ -16,7 +16,7 @@ mod table;
 
 use crate::error::Error;
 use brig_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSyscall,
+    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArch, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSyscall,
 };
 use brig_sys::seccomp::Instruction;
 use std::collections::BTreeMap;
@@ -94,15 +94,15 @@ fn row(name: &str) -> Option<&'static table::Row> {
 
 /// Compiles the rules. Errors: an action or flag that cannot be had, a test of an argument beyond the sixth.
 pub fn compile(seccomp: &LinuxSeccomp) -> Result<Filter, Error> {
-    let default = action(seccomp.default_action(), seccomp.default_errno_ret())?;
-    let rules = seccomp.syscalls().as_deref().unwrap_or_default();
+    let default = action(seccomp.default_action, seccomp.default_errno_ret)?;
+    let rules = &seccomp.syscalls;
     let mut abis = vec![Abi::NATIVE];
-    for arch in seccomp.architectures().iter().flatten() {
+    for arch in &seccomp.architectures {
         let abi = match arch {
-            Arch::ScmpArchX86 => Abi::I386,
-            Arch::ScmpArchX86_64 => Abi::X86_64,
-            Arch::ScmpArchX32 => Abi::X32,
-            Arch::ScmpArchAarch64 => Abi::Arm64,
+            LinuxSeccompArch::X86 => Abi::I386,
+            LinuxSeccompArch::X86_64 => Abi::X86_64,
+            LinuxSeccompArch::X32 => Abi::X32,
+            LinuxSeccompArch::Aarch64 => Abi::Arm64,
             _ => continue, // never the kernel's word for a process here: such a process is killed below
         };
         if !abis.contains(&abi) {
@@ -126,17 +126,17 @@ pub fn compile(seccomp: &LinuxSeccomp) -> Result<Filter, Error> {
     }
     // Without a word about flags, speculation is not made slower: the mitigation costs every program, and the kernel itself has
     // stopped to ask for it.
-    let mut flags = if seccomp.flags().is_none() { SPEC_ALLOW } else { 0 };
-    for flag in seccomp.flags().iter().flatten() {
+    let mut flags = if seccomp.flags.is_none() { SPEC_ALLOW } else { 0 };
+    for flag in seccomp.flags.iter().flatten() {
         flags |= match flag {
-            LinuxSeccompFilterFlag::SeccompFilterFlagLog => 1 << 1,
-            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => SPEC_ALLOW,
-            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 1 << 5,
+            LinuxSeccompFilterFlag::Log => 1 << 1,
+            LinuxSeccompFilterFlag::SpecAllow => SPEC_ALLOW,
+            LinuxSeccompFilterFlag::WaitKillableRecv => 1 << 5,
             // There is no other thread, and a listener could not be had along with it.
-            LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 0,
+            LinuxSeccompFilterFlag::Tsync => 0,
         };
     }
-    let notifies = rules.iter().any(|r| r.action() == LinuxSeccompAction::ScmpActNotify);
+    let notifies = rules.iter().any(|r| r.action == LinuxSeccompAction::Notify);
     let instructions = emit::program(&parts);
     if instructions.len() > 4096 {
         return Err(Error::invalid(
@@ -154,14 +154,14 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, Error> 
         return Err(Error::invalid("compile the seccomp filter", format!("errno {data} does not exist")));
     }
     Ok(match action {
-        A::ScmpActKill | A::ScmpActKillThread => RET_KILL_THREAD,
-        A::ScmpActKillProcess => RET_KILL_PROCESS,
-        A::ScmpActTrap => RET_TRAP,
-        A::ScmpActErrno => RET_ERRNO | data,
-        A::ScmpActNotify => RET_USER_NOTIF,
-        A::ScmpActTrace => RET_TRACE | data,
-        A::ScmpActLog => RET_LOG,
-        A::ScmpActAllow => RET_ALLOW,
+        A::Kill | A::KillThread => RET_KILL_THREAD,
+        A::KillProcess => RET_KILL_PROCESS,
+        A::Trap => RET_TRAP,
+        A::Errno => RET_ERRNO | data,
+        A::Notify => RET_USER_NOTIF,
+        A::Trace => RET_TRACE | data,
+        A::Log => RET_LOG,
+        A::Allow => RET_ALLOW,
     })
 }
 
@@ -171,12 +171,12 @@ fn outcomes(abi: Abi, rules: &[LinuxSyscall], default: u32) -> Result<(Vec<(u32,
     let mut settled = std::collections::BTreeSet::new();
     let mut top = 0;
     for rule in rules {
-        let result = action(rule.action(), rule.errno_ret())?;
-        let tests = rule.args().as_deref().unwrap_or_default();
-        if tests.iter().any(|a| a.index() > 5) {
+        let result = action(rule.action, rule.errno_ret)?;
+        let tests = &rule.args;
+        if tests.iter().any(|a| a.index > 5) {
             return Err(Error::invalid("compile the seccomp filter", "a system call has six arguments, 0 to 5"));
         }
-        for name in rule.names() {
+        for name in &rule.names {
             // A name that no kernel of ours has is skipped, as libseccomp does: profiles name calls of all kernels.
             let Some(number) = row(name).and_then(|row| abi.number(row)) else { continue };
             top = top.max(number);
@@ -191,7 +191,7 @@ fn outcomes(abi: Abi, rules: &[LinuxSyscall], default: u32) -> Result<(Vec<(u32,
                 // Several tests of one argument mean any of them; tests of different ones mean all.
                 outcome.tests.extend(tests.iter().map(|t| (vec![*t], result)));
             } else {
-                outcome.tests.push((tests.to_vec(), result));
+                outcome.tests.push((tests.clone(), result));
             }
         }
     }
@@ -199,7 +199,7 @@ fn outcomes(abi: Abi, rules: &[LinuxSyscall], default: u32) -> Result<(Vec<(u32,
 }
 
 fn repeats_an_argument(tests: &[LinuxSeccompArg]) -> bool {
-    tests.iter().enumerate().any(|(at, test)| tests[..at].iter().any(|other| other.index() == test.index()))
+    tests.iter().enumerate().any(|(at, test)| tests[..at].iter().any(|other| other.index == test.index))
 }
 
 /// Turns calls into ranges that cover every number: `(first number, outcome)`, neighbours with one outcome merged.

@@ -1,7 +1,7 @@
 //! What the configuration says about the container beside its process and mounts: names, sysctls, paths, namespaces.
 
 use crate::error::{Context, Error};
-use brig_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
+use brig_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, LinuxTimeOffset, Spec};
 use brig_sys::clone::{flags, setns};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountPropagationFlags;
@@ -38,8 +38,8 @@ pub(crate) struct Namespaces {
 impl Namespaces {
     fn read(linux: &Linux) -> Result<Self, Error> {
         let mut namespaces = Self::default();
-        for namespace in linux.namespaces().iter().flatten() {
-            let flag = match namespace.typ() {
+        for namespace in &linux.namespaces {
+            let flag = match namespace.typ {
                 LinuxNamespaceType::Mount => flags::NEWNS,
                 LinuxNamespaceType::Cgroup => flags::NEWCGROUP,
                 LinuxNamespaceType::Uts => flags::NEWUTS,
@@ -49,21 +49,19 @@ impl Namespaces {
                 LinuxNamespaceType::Network => flags::NEWNET,
                 LinuxNamespaceType::Time => flags::NEWTIME,
             };
-            match namespace.path() {
-                None => namespaces.new |= flag,
-                Some(path) if path.as_os_str().is_empty() => namespaces.new |= flag,
-                Some(path) => {
-                    let step = || format!("open the namespace {}", path.display());
-                    if flag == flags::NEWNS {
-                        return Err(Error::invalid(
-                            step(),
-                            "a mount namespace cannot be joined: the root file system would be mounted over its own",
-                        ));
-                    }
-                    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(step)?;
-                    namespaces.joined.push((flag, fd));
-                }
+            let Some(path) = namespace.joined() else {
+                namespaces.new |= flag;
+                continue;
+            };
+            let step = || format!("open the namespace {}", path.display());
+            if flag == flags::NEWNS {
+                return Err(Error::invalid(
+                    step(),
+                    "a mount namespace cannot be joined: the root file system would be mounted over its own",
+                ));
             }
+            let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(step)?;
+            namespaces.joined.push((flag, fd));
         }
         Ok(namespaces)
     }
@@ -99,49 +97,44 @@ impl Settings {
     /// Reads and checks them. Errors: a sysctl that would change the machine, a name without its namespace.
     pub fn read(spec: &Spec) -> Result<Self, Error> {
         let default = Linux::default();
-        let linux = spec.linux().as_ref().unwrap_or(&default);
+        let linux = spec.linux.as_ref().unwrap_or(&default);
         let namespaces = Namespaces::read(linux)?;
-        let uid_map = linux.uid_mappings().clone().unwrap_or_default();
-        let gid_map = linux.gid_mappings().clone().unwrap_or_default();
+        let (uid_map, gid_map) = (linux.uid_mappings.clone(), linux.gid_mappings.clone());
         if namespaces.has(flags::NEWUSER) && (uid_map.is_empty() || gid_map.is_empty()) {
             return Err(Error::invalid("make the user namespace", "it has no id maps"));
         }
         if !namespaces.has(flags::NEWNS) {
             return Err(Error::invalid("make the container", "it has no mount namespace of its own"));
         }
-        let hostname = spec.hostname().clone().filter(|h| !h.is_empty());
+        let hostname = Some(spec.hostname.clone()).filter(|h| !h.is_empty());
         if hostname.is_some() && !namespaces.is_own(flags::NEWUTS) {
             return Err(Error::invalid("set the host name", "the container has no uts namespace of its own"));
         }
-        let sysctls: BTreeMap<_, _> = linux.sysctl().clone().unwrap_or_default().into_iter().collect();
-        for key in sysctls.keys() {
+        for key in linux.sysctl.keys() {
             check_sysctl(key, &namespaces)?;
         }
-        let propagation = match linux.rootfs_propagation().as_deref() {
-            Some("rshared" | "shared") => MountPropagationFlags::SHARED,
-            Some("rslave" | "slave") => MountPropagationFlags::DOWNSTREAM,
+        let propagation = match linux.rootfs_propagation.as_str() {
+            "rshared" | "shared" => MountPropagationFlags::SHARED,
+            "rslave" | "slave" => MountPropagationFlags::DOWNSTREAM,
             _ => MountPropagationFlags::PRIVATE,
         };
-        let root_propagation = linux.rootfs_propagation().as_deref().and_then(|word| match word {
+        let root_propagation = match linux.rootfs_propagation.as_str() {
             "shared" | "rshared" => Some(MountPropagationFlags::SHARED),
             "slave" | "rslave" => Some(MountPropagationFlags::DOWNSTREAM),
             "unbindable" | "runbindable" => Some(MountPropagationFlags::UNBINDABLE),
             _ => None,
-        });
-        let time_offsets = linux.time_offsets().as_ref().map(|offsets| {
-            let line = |(clock, o): (&String, &brig_spec::runtime::LinuxTimeOffset)| {
-                format!("{clock} {} {}\n", o.secs().unwrap_or(0), o.nanosecs().unwrap_or(0))
-            };
-            offsets.iter().map(line).collect()
-        });
+        };
+        let line = |(clock, o): (&String, &LinuxTimeOffset)| format!("{clock} {} {}\n", o.secs, o.nanosecs);
+        let time_offsets =
+            Some(linux.time_offsets.iter().map(line).collect()).filter(|lines: &String| !lines.is_empty());
         Ok(Self {
             namespaces,
             hostname,
-            domainname: spec.domainname().clone().filter(|d| !d.is_empty()),
-            sysctls,
-            masked: once_each(linux.masked_paths().as_deref()),
-            readonly: once_each(linux.readonly_paths().as_deref()),
-            root_readonly: spec.root().as_ref().and_then(brig_spec::runtime::Root::readonly).unwrap_or(false),
+            domainname: Some(spec.domainname.clone()).filter(|d| !d.is_empty()),
+            sysctls: linux.sysctl.clone(),
+            masked: once_each(&linux.masked_paths),
+            readonly: once_each(&linux.readonly_paths),
+            root_readonly: spec.root.as_ref().is_some_and(|root| root.readonly),
             propagation,
             root_propagation,
             uid_map,
@@ -152,9 +145,9 @@ impl Settings {
 }
 
 /// Each path once: to mask a mask is a mount for nothing.
-fn once_each(paths: Option<&[String]>) -> Vec<String> {
+fn once_each(paths: &[String]) -> Vec<String> {
     let mut once: Vec<String> = Vec::new();
-    for path in paths.unwrap_or_default() {
+    for path in paths {
         if !once.contains(path) {
             once.push(path.clone());
         }

@@ -8,7 +8,7 @@
 
 use brig_runtime::cgroup::{Bus, Cgroup, Driver, SubCgroups};
 use brig_spec::runtime::LinuxResources;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -104,7 +104,7 @@ fn resources(json: &str) -> LinuxResources {
 fn a_scope_is_made_limited_changed_and_removed() {
     let Some(bus) = bus() else { return };
     let scope = Scope::new(&bus, "life");
-    let annotations = HashMap::from([
+    let annotations = BTreeMap::from([
         ("org.systemd.property.TimeoutStopSec".to_owned(), "7".to_owned()),
         ("org.systemd.property.CollectMode".to_owned(), "'inactive-or-failed'".to_owned()),
     ]);
@@ -194,7 +194,7 @@ fn what_systemd_refuses_is_told_in_its_words() {
     let Some(bus) = bus() else { return };
     let scope = Scope::new(&bus, "refused");
     let process = Waiting::new();
-    let wrong = HashMap::from([("org.systemd.property.TimeoutStopUSec".to_owned(), "'soon'".to_owned())]);
+    let wrong = BTreeMap::from([("org.systemd.property.TimeoutStopUSec".to_owned(), "'soon'".to_owned())]);
     let cgroup = scope.cgroup.clone().annotations(&wrong).unwrap();
     let error = cgroup.enclose(process.pid(), None).unwrap_err();
     let text = format!("{error}: {}", error.source);

@@ -93,7 +93,7 @@ pub fn remove_parents() -> Result<()> {
 /// Writes the recipe of the kernel alone.
 pub fn write(place: &Place, spec: &Value, kind: Kind) -> Result<()> {
     let parsed: Spec = serde_json::from_value(spec.clone()).context("cannot understand the configuration")?;
-    let filter = parsed.linux().as_ref().and_then(|l| l.seccomp().as_ref()).context("the container had no filter")?;
+    let filter = parsed.linux.as_ref().and_then(|l| l.seccomp.as_ref()).context("the container had no filter")?;
     let mut bytes = Vec::new();
     for i in brig_runtime::seccomp::compile(filter)?.instructions {
         bytes.extend_from_slice(&i.code.to_ne_bytes());

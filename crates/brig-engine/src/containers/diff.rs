@@ -55,7 +55,7 @@ pub fn diff(config: &Config, record: &Record) -> Result<Vec<(Change, PathBuf)>> 
         .extend(record.image.submounts.iter().map(|s| (s.upper.clone(), vec![s.lower.clone()], s.destination.clone())));
     // The places of mounts, as the last start made them.
     let places: Vec<PathBuf> = brig_monitor::run::read_plan(&dir)
-        .map(|plan| plan.spec.mounts().iter().flatten().map(|m| m.destination().clone()).collect())
+        .map(|plan| plan.spec.mounts.into_iter().map(|m| m.destination).collect())
         .unwrap_or_default();
     for (upper, lowers, base) in trees {
         let Ok(upper) = open(&upper) else { continue };

@@ -15,7 +15,7 @@ use brig_monitor::client::Connection;
 use brig_monitor::plan::{ExecPlan, FORMAT};
 use brig_monitor::spawn::{Job, spawn};
 use brig_spec::id::hex;
-use brig_spec::runtime::{Process, UserBuilder};
+use brig_spec::runtime::{ConsoleSize, Process, User};
 
 /// What is to be executed.
 #[derive(Debug, Clone, Default)]
@@ -103,23 +103,24 @@ pub fn exec(config: &Config, record: &Record, wish: &ExecConfig, flags: u8) -> R
 
 /// The process: the container's own, with what is asked for otherwise.
 fn process(record: &Record, wish: &ExecConfig, spec: &brig_spec::runtime::Spec) -> Result<Process> {
-    let mut process = spec.process().clone().ok_or_else(|| Error::internal("the container's plan names no process"))?;
-    process.set_terminal(Some(wish.tty)).set_args(Some(wish.command.clone())).set_console_size(None);
-    let mut env = process.env().clone().unwrap_or_default();
-    if wish.tty && !env.iter().any(|e| e.starts_with("TERM=")) {
-        env.push("TERM=xterm".into());
+    let mut process = spec.process.clone().ok_or_else(|| Error::internal("the container's plan names no process"))?;
+    process.terminal = wish.tty;
+    process.args.clone_from(&wish.command);
+    let size = |(rows, columns): (u16, u16)| ConsoleSize { height: rows.into(), width: columns.into() };
+    process.console_size = wish.console_size.map(size);
+    if wish.tty && !process.env.iter().any(|e| e.starts_with("TERM=")) {
+        process.env.push("TERM=xterm".into());
     }
-    process.set_env(Some(merge_env(&env, &wish.env)));
+    process.env = merge_env(&process.env, &wish.env);
     if !wish.workdir.is_empty() {
         if !wish.workdir.starts_with('/') {
             return Err(Error::invalid(format!("the working directory `{}` is not an absolute path", wish.workdir)));
         }
-        process.set_cwd(wish.workdir.clone().into());
+        process.cwd = wish.workdir.clone().into();
     }
     if !wish.user.is_empty() {
         // A name or a number: the runtime looks both up in the container's own files, as at the start.
-        let user = UserBuilder::default().uid(0_u32).gid(0_u32).username(wish.user.clone()).build();
-        process.set_user(oci::built(user));
+        process.user = User { username: wish.user.clone(), ..User::default() };
     }
     if wish.privileged {
         let config = crate::config::ContainerConfig {
@@ -128,11 +129,7 @@ fn process(record: &Record, wish: &ExecConfig, spec: &brig_spec::runtime::Spec) 
             ..Default::default()
         };
         let names = oci::capabilities::names(&config, &host::facts(&crate::config::ContainerConfig::default()))?;
-        process.set_capabilities(Some(oci::capabilities::sets(&names)));
-    }
-    if let Some((rows, columns)) = wish.console_size {
-        let size = brig_spec::runtime::BoxBuilder::default().height(u64::from(rows)).width(u64::from(columns)).build();
-        process.set_console_size(Some(oci::built(size)));
+        process.capabilities = Some(oci::capabilities::sets(&names));
     }
     Ok(process)
 }

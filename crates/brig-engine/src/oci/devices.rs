@@ -1,12 +1,10 @@
 //! Device nodes and the rules of the device cgroup.
 
-use super::{Host, built};
+use super::Host;
 use crate::config::ContainerConfig;
 use crate::error::{Error, Result};
 use brig_runtime::cgroup::DEFAULT_DEVICE_RULES;
-use brig_spec::runtime::{
-    LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
-};
+use brig_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 use std::path::PathBuf;
 
 /// A device node of the machine, as stat(2) tells it.
@@ -29,14 +27,7 @@ pub struct Node {
 }
 
 fn rule(allow: bool, typ: LinuxDeviceType, major: Option<i64>, minor: Option<i64>, access: &str) -> LinuxDeviceCgroup {
-    let mut rule = LinuxDeviceCgroupBuilder::default().allow(allow).typ(typ).access(access);
-    if let Some(major) = major {
-        rule = rule.major(major);
-    }
-    if let Some(minor) = minor {
-        rule = rule.minor(minor);
-    }
-    built(rule.build())
+    LinuxDeviceCgroup { allow, typ: Some(typ), major, minor, access: access.into() }
 }
 
 /// Returns the nodes to be made besides the usual ones, and the rules of the device cgroup.
@@ -72,9 +63,15 @@ pub fn all(config: &ContainerConfig, host: &Host) -> Result<(Vec<LinuxDevice>, V
 }
 
 fn device(node: &Node, inside: PathBuf) -> LinuxDevice {
-    let typ = if node.block { LinuxDeviceType::B } else { LinuxDeviceType::C };
-    let device = LinuxDeviceBuilder::default().path(inside).typ(typ).major(node.major).minor(node.minor);
-    built(device.file_mode(node.mode & 0o7777).uid(node.uid).gid(node.gid).build())
+    LinuxDevice {
+        path: inside,
+        typ: if node.block { LinuxDeviceType::B } else { LinuxDeviceType::C },
+        major: node.major,
+        minor: node.minor,
+        file_mode: Some(node.mode & 0o7777),
+        uid: Some(node.uid),
+        gid: Some(node.gid),
+    }
 }
 
 /// Reads a rule as the kernel's documentation writes it: `c 1:3 rwm`, with `*` for any number.
@@ -110,7 +107,7 @@ mod tests {
     #[test]
     fn rules_are_read_as_the_kernel_writes_them() {
         let rule = parse_rule("c 42:* rm").unwrap();
-        assert_eq!((rule.major(), rule.minor(), rule.access().as_deref()), (Some(42), None, Some("rm")));
+        assert_eq!((rule.major, rule.minor, rule.access.as_str()), (Some(42), None, "rm"));
         for bad in ["", "c", "c 1", "c 1:2", "x 1:2 r", "c 1:2 rx", "c -1:2 r", "c 1:2 r w", "c 1:2 rwmr"] {
             assert!(parse_rule(bad).is_err(), "{bad}");
         }
@@ -133,8 +130,8 @@ mod tests {
         let config = ContainerConfig { devices, ..ContainerConfig::default() };
         let (nodes, rules) = all(&config, &host).unwrap();
         assert_eq!(nodes.len(), 2);
-        assert_eq!(nodes[1].path(), std::path::Path::new("/dev/sound/b"));
-        assert_eq!(rules.last().unwrap().access().as_deref(), Some("rw"));
+        assert_eq!(nodes[1].path, std::path::Path::new("/dev/sound/b"));
+        assert_eq!(rules.last().unwrap().access, "rw");
         assert!(all(&config, &Host::default()).is_err());
     }
 }

@@ -9,11 +9,11 @@
 //! A user's mount takes the place of a default at the same destination. With a user namespace, binds carry the container's
 //! id map; /sys is a read-only bind when the network is the machine's, for the kernel refuses a sysfs of its own there.
 
-use super::{INIT_PATH, Place, built};
+use super::{INIT_PATH, Place};
 use crate::config::merge::clean_absolute;
 use crate::config::{ContainerConfig, IpcMode, NetworkMode, PidMode};
 use crate::error::{Error, Result};
-use brig_spec::runtime::{Mount, MountBuilder};
+use brig_spec::runtime::Mount;
 use std::path::{Path, PathBuf};
 
 /// The size of /dev/shm when nothing is said, in bytes.
@@ -37,8 +37,13 @@ pub struct Ready {
 }
 
 fn mount(destination: &str, typ: &str, source: &str, options: &[&str]) -> Mount {
-    let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
-    built(MountBuilder::default().destination(destination).typ(typ).source(source).options(options).build())
+    Mount {
+        destination: destination.into(),
+        typ: typ.into(),
+        source: source.into(),
+        options: options.iter().map(|o| (*o).to_owned()).collect(),
+        ..Mount::default()
+    }
 }
 
 /// Returns all mounts.
@@ -58,7 +63,7 @@ pub fn all(config: &ContainerConfig, place: &Place) -> Result<Vec<Mount>> {
             return Err(Error::invalid(format!("cannot mount at `{}`", ready.destination.display()))
                 .hint("a destination is an absolute path without `..`, and not `/` itself"));
         };
-        all.retain(|m| m.destination() != &destination);
+        all.retain(|m| m.destination != destination);
         all.push(user(ready, destination, place));
     }
     Ok(all)
@@ -120,8 +125,7 @@ fn user(ready: &Ready, destination: PathBuf, place: &Place) -> Mount {
         if ready.read_only {
             options.push("ro".into());
         }
-        let tmpfs = MountBuilder::default().destination(destination).typ("tmpfs").source("tmpfs").options(options);
-        return built(tmpfs.build());
+        return Mount { destination, typ: "tmpfs".into(), source: "tmpfs".into(), options, ..Mount::default() };
     };
     let mut options = vec![if ready.non_recursive { "bind" } else { "rbind" }.to_owned()];
     // Nothing is said of a writable one: it keeps what its source mount forbids.
@@ -137,8 +141,7 @@ fn user(ready: &Ready, destination: PathBuf, place: &Place) -> Mount {
     if place.idmap.is_some() {
         options.push(if ready.non_recursive { "idmap" } else { "ridmap" }.to_owned());
     }
-    let bind = MountBuilder::default().destination(destination).typ("bind").source(source.clone()).options(options);
-    built(bind.build())
+    Mount { destination, typ: "bind".into(), source: source.clone(), options, ..Mount::default() }
 }
 
 /// How mount events reach the container's root: as far as its most open bind asks for.
@@ -159,7 +162,7 @@ mod tests {
     use super::*;
 
     fn destinations(config: &ContainerConfig, place: &Place) -> Vec<String> {
-        all(config, place).unwrap().iter().map(|m| m.destination().display().to_string()).collect()
+        all(config, place).unwrap().iter().map(|m| m.destination.display().to_string()).collect()
     }
 
     fn at(path: &str) -> Ready {
@@ -187,7 +190,7 @@ mod tests {
         let ready =
             Ready { destination: "/t".into(), options: vec!["exec".into(), "size=1m".into()], ..Ready::default() };
         let mount = user(&ready, "/t".into(), &Place::default());
-        assert_eq!(mount.options().as_ref().unwrap(), &["nosuid", "nodev", "exec", "size=1m"]);
+        assert_eq!(mount.options, ["nosuid", "nodev", "exec", "size=1m"]);
     }
 
     #[test]

@@ -7,9 +7,10 @@
 mod table;
 mod user;
 
-use super::{Name, built};
-use brig_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompBuilder};
+use super::Name;
+use brig_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArch};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 pub use user::parse;
 
@@ -19,14 +20,15 @@ const DEFAULT: &str = include_str!("seccomp/default.profile");
 const EPERM: u32 = 1;
 
 /// Names of this processor and those whose programs it can run too: as profiles spell them, and for the specification.
-fn architectures() -> (&'static [&'static str], Vec<Arch>) {
+fn architectures() -> (&'static [&'static str], Vec<LinuxSeccompArch>) {
     match std::env::consts::ARCH {
-        "x86_64" => {
-            (&["amd64", "x86_64", "x86", "x32"], vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32])
-        }
-        "aarch64" => (&["arm64", "aarch64", "arm"], vec![Arch::ScmpArchAarch64, Arch::ScmpArchArm]),
-        "riscv64" => (&["riscv64"], vec![Arch::ScmpArchRiscv64]),
-        _ => (&[], vec![Arch::ScmpArchNative]),
+        "x86_64" => (
+            &["amd64", "x86_64", "x86", "x32"],
+            vec![LinuxSeccompArch::X86_64, LinuxSeccompArch::X86, LinuxSeccompArch::X32],
+        ),
+        "aarch64" => (&["arm64", "aarch64", "arm"], vec![LinuxSeccompArch::Aarch64, LinuxSeccompArch::Arm]),
+        "riscv64" => (&["riscv64"], vec![LinuxSeccompArch::Riscv64]),
+        _ => (&[], vec![LinuxSeccompArch::Native]),
     }
 }
 
@@ -35,12 +37,15 @@ pub fn default_profile(capabilities: &BTreeSet<Name>, _kernel: (u32, u32)) -> Li
     let (names, architectures) = architectures();
     let syscalls =
         table::read(DEFAULT, capabilities, names).expect("the built-in profile is well formed, as a test shows");
-    let profile = LinuxSeccompBuilder::default()
-        .default_action(LinuxSeccompAction::ScmpActErrno)
-        .default_errno_ret(EPERM)
-        .architectures(architectures)
-        .syscalls(syscalls);
-    built(profile.build())
+    LinuxSeccomp {
+        default_action: LinuxSeccompAction::Errno,
+        default_errno_ret: Some(EPERM),
+        architectures,
+        flags: None,
+        listener_path: PathBuf::new(),
+        listener_metadata: String::new(),
+        syscalls,
+    }
 }
 
 #[cfg(test)]
@@ -53,8 +58,8 @@ mod tests {
     }
 
     fn allowed(profile: &LinuxSeccomp, name: &str) -> Vec<LinuxSeccompAction> {
-        let rules = profile.syscalls().as_ref().unwrap().iter();
-        rules.filter(|r| r.names().iter().any(|n| n == name)).map(brig_spec::runtime::LinuxSyscall::action).collect()
+        let rules = profile.syscalls.iter();
+        rules.filter(|r| r.names.iter().any(|n| n == name)).map(|r| r.action).collect()
     }
 
     #[test]
@@ -90,16 +95,16 @@ mod tests {
             assert_eq!(allowed(&profile, gone), [], "{gone}");
         }
         for there in ["read", "ptrace", "chroot", "socket", "clone", "futex", "openat2", "statmount"] {
-            assert!(allowed(&profile, there).contains(&LinuxSeccompAction::ScmpActAllow), "{there}");
+            assert!(allowed(&profile, there).contains(&LinuxSeccompAction::Allow), "{there}");
         }
-        assert_eq!(allowed(&profile, "clone3"), [LinuxSeccompAction::ScmpActErrno]);
+        assert_eq!(allowed(&profile, "clone3"), [LinuxSeccompAction::Errno]);
     }
 
     #[test]
     fn a_capability_opens_its_calls_and_no_others() {
         let profile = default_profile(&set(&["CAP_SYS_ADMIN"]), (6, 1));
-        assert_eq!(allowed(&profile, "mount"), [LinuxSeccompAction::ScmpActAllow]);
-        assert_eq!(allowed(&profile, "clone3"), [LinuxSeccompAction::ScmpActAllow]);
+        assert_eq!(allowed(&profile, "mount"), [LinuxSeccompAction::Allow]);
+        assert_eq!(allowed(&profile, "clone3"), [LinuxSeccompAction::Allow]);
         assert_eq!(allowed(&profile, "clone").len(), 1);
         assert_eq!(allowed(&profile, "chroot"), []);
         assert_eq!(allowed(&profile, "kexec_load"), []);
@@ -108,20 +113,20 @@ mod tests {
     #[test]
     fn clone_may_not_make_namespaces() {
         let profile = default_profile(&BTreeSet::new(), (6, 1));
-        let rules = profile.syscalls().as_ref().unwrap();
-        let clone = rules.iter().find(|r| r.names() == &["clone"]).unwrap();
-        let test = clone.args().as_ref().unwrap()[0];
-        assert_eq!((test.index(), test.value(), test.value_two()), (0, 0x7e02_0000, Some(0)));
+        let rules = &profile.syscalls;
+        let clone = rules.iter().find(|r| r.names == ["clone"]).unwrap();
+        let test = clone.args[0];
+        assert_eq!((test.index, test.value, test.value_two), (0, 0x7e02_0000, Some(0)));
     }
 
     #[test]
     fn vsock_and_alg_sockets_are_not_listed() {
         let profile = default_profile(&BTreeSet::new(), (6, 1));
-        let rules = profile.syscalls().as_ref().unwrap().iter().filter(|r| r.names() == &["socket"]);
+        let rules = profile.syscalls.iter().filter(|r| r.names == ["socket"]);
         let mut count = 0;
         for rule in rules {
-            let test = rule.args().as_ref().unwrap()[0];
-            assert!(![38, 40].contains(&test.value()));
+            let test = rule.args[0];
+            assert!(![38, 40].contains(&test.value));
             count += 1;
         }
         assert_eq!(count, 14);

@@ -5,11 +5,11 @@
 
 use crate::config::{ContainerConfig, IpcMode, NetworkMode, UtsMode};
 use crate::error::{Error, Result};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// Returns the settings: defaults of a new network namespace, then the user's.
-pub fn all(config: &ContainerConfig, user_namespace: bool) -> Result<HashMap<String, String>> {
-    let mut all = HashMap::new();
+pub fn all(config: &ContainerConfig, user_namespace: bool) -> Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
     let own_network = matches!(config.network, NetworkMode::Bridge | NetworkMode::None);
     if own_network && !config.privileged {
         // A service may listen on port 80 without being root, and ping works without a capability. Group ids beyond the
@@ -55,7 +55,7 @@ fn check(key: &str, value: &str, config: &ContainerConfig, own_network: bool) ->
 mod tests {
     use super::*;
 
-    fn with(key: &str, value: &str) -> Result<HashMap<String, String>> {
+    fn with(key: &str, value: &str) -> Result<BTreeMap<String, String>> {
         let sysctls = [(key.to_owned(), value.to_owned())].into();
         all(&ContainerConfig { sysctls, ..ContainerConfig::default() }, false)
     }

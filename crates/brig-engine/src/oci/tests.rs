@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::{MountConfig, Resources};
-use brig_spec::runtime::LinuxIdMappingBuilder;
+use brig_spec::runtime::LinuxIdMapping;
 use serde_json::Value;
 
 fn host() -> Host {
@@ -24,7 +24,7 @@ fn config() -> ContainerConfig {
 }
 
 fn map() -> IdMap {
-    let one = built(LinuxIdMappingBuilder::default().host_id(1_u32 << 30).container_id(0_u32).size(65_536_u32).build());
+    let one = LinuxIdMapping { container_id: 0, host_id: 1 << 30, size: 65_536 };
     IdMap { uids: vec![one], gids: vec![one] }
 }
 

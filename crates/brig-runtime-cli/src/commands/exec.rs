@@ -6,10 +6,11 @@ use crate::container::{self, Container, Status};
 use crate::failure::{Failure, Step};
 use crate::foreground::Foreground;
 use crate::global::Global;
-use crate::{foreground, lenient, make, sockets};
+use crate::{foreground, make, sockets};
+use brig_runtime::capabilities;
 use brig_runtime::cgroup::SubCgroups;
 use brig_runtime::enter::{self, Request};
-use brig_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec};
+use brig_spec::runtime::{Process, Spec};
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -62,8 +63,8 @@ fn exec(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
         _ => {}
     }
     let spec = container.spec()?;
-    let mut process = process(global, parsed, &spec, command)?;
-    let terminal = process.terminal().unwrap_or(false);
+    let mut process = process(parsed, &spec, command)?;
+    let terminal = process.terminal;
     let detach = parsed.has("detach");
     let socket = parsed.filled("console-socket").map(Path::new);
     if terminal && detach && socket.is_none() {
@@ -118,37 +119,32 @@ fn exec(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
 }
 
 /// The process: from a file, or the container's own with what the options change.
-fn process(global: &Global, parsed: &Parsed, spec: &Spec, command: &[String]) -> Result<Process, Failure> {
+fn process(parsed: &Parsed, spec: &Spec, command: &[String]) -> Result<Process, Failure> {
     if let Some(path) = parsed.filled("process") {
         let step = || format!("read the process from {path}");
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(step)?;
         let text = container::read_bounded(fd).step(step)?;
-        return match serde_json::from_slice(&text) {
-            Ok(process) => Ok(process),
-            Err(error) => lenient::process(&text, &global.log).ok_or_else(|| Failure::step(step(), &error)),
-        };
+        return serde_json::from_slice(&text).map_err(|error| Failure::step(step(), &error));
     }
     if command.is_empty() {
         return Err(Failure::new("process args cannot be empty"));
     }
-    let mut process = spec.process().clone().unwrap_or_default();
-    process.set_args(Some(command.to_vec()));
+    let mut process = spec.process.clone().unwrap_or_default();
+    process.args = command.to_vec();
     if let Some(cwd) = parsed.filled("cwd") {
-        process.set_cwd(cwd.into());
+        process.cwd = cwd.into();
     }
     if let Some(profile) = parsed.filled("apparmor") {
-        process.set_apparmor_profile(Some(profile.into()));
+        process.apparmor_profile = profile.into();
     }
     if let Some(label) = parsed.filled("process-label") {
-        process.set_selinux_label(Some(label.into()));
+        process.selinux_label = label.into();
     }
-    process.set_terminal(Some(parsed.has("tty")));
+    process.terminal = parsed.has("tty");
     if parsed.has("no-new-privs") {
-        process.set_no_new_privileges(Some(true));
+        process.no_new_privileges = true;
     }
-    let mut env = process.env().clone().unwrap_or_default();
-    env.extend(parsed.values("env").map(str::to_owned));
-    process.set_env(Some(env));
+    process.env.extend(parsed.values("env").map(str::to_owned));
     add_capabilities(&mut process, parsed)?;
     set_user(&mut process, parsed)?;
     Ok(process)
@@ -156,32 +152,26 @@ fn process(global: &Global, parsed: &Parsed, spec: &Spec, command: &[String]) ->
 
 /// Adds capabilities to all sets but the inheritable one, which stays empty (CVE-2022-29162).
 fn add_capabilities(process: &mut Process, parsed: &Parsed) -> Result<(), Failure> {
-    let mut added = std::collections::HashSet::new();
+    let mut added = Vec::new();
     for name in parsed.values("cap") {
-        let capability = serde_json::from_value(serde_json::Value::String(name.to_uppercase()))
-            .map_err(|_| Failure::new(format!("unknown capability {name:?}")))?;
-        added.insert(capability);
+        let name = name.to_uppercase();
+        if !name.starts_with("CAP_") || capabilities::number(&name).is_none() {
+            return Err(Failure::new(format!("unknown capability {name:?}")));
+        }
+        added.push(name);
     }
     if added.is_empty() {
         return Ok(());
     }
-    let none = std::collections::HashSet::new;
-    let mut sets = process.capabilities().clone().unwrap_or_else(|| {
-        let mut sets = LinuxCapabilities::default();
-        sets.set_bounding(Some(none())).set_effective(Some(none())).set_permitted(Some(none()));
-        sets.set_inheritable(Some(none())).set_ambient(Some(none()));
-        sets
-    });
-    let with_added = |set: &Option<Capabilities>| Some(set.iter().flatten().chain(&added).copied().collect());
-    let (bounding, effective, permitted) =
-        (with_added(sets.bounding()), with_added(sets.effective()), with_added(sets.permitted()));
-    sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    let sets = process.capabilities.get_or_insert_default();
+    let mut all = vec![&mut sets.bounding, &mut sets.effective, &mut sets.permitted];
     // What is not inheritable can never be ambient.
-    if sets.inheritable().as_ref().is_some_and(|set| !set.is_empty()) {
-        let ambient = with_added(sets.ambient());
-        sets.set_ambient(ambient);
+    if !sets.inheritable.is_empty() {
+        all.push(&mut sets.ambient);
     }
-    process.set_capabilities(Some(sets));
+    for set in all {
+        set.extend(added.iter().cloned());
+    }
     Ok(())
 }
 
@@ -192,21 +182,15 @@ fn set_user(process: &mut Process, parsed: &Parsed) -> Result<(), Failure> {
         let parsed = text.parse::<u32>().ok().filter(|n| plain && *n != u32::MAX);
         parsed.ok_or_else(|| Failure::new(format!("parsing {text} as int for {what} failed: not an id")))
     };
-    let mut user = process.user().clone();
+    let user = &mut process.user;
     if let Some(text) = parsed.filled("user") {
         let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
-        user.set_uid(number(uid, "uid")?);
+        user.uid = number(uid, "uid")?;
         if let Some(gid) = gid {
-            user.set_gid(number(gid, "gid")?);
+            user.gid = number(gid, "gid")?;
         }
     }
     let groups = parsed.values("additional-gids").map(|text| number(text, "additional-gids"));
-    let groups = groups.collect::<Result<Vec<u32>, _>>()?;
-    if !groups.is_empty() {
-        let mut all = user.additional_gids().clone().unwrap_or_default();
-        all.extend(groups);
-        user.set_additional_gids(Some(all));
-    }
-    process.set_user(user);
+    user.additional_gids.extend(groups.collect::<Result<Vec<u32>, _>>()?);
     Ok(())
 }

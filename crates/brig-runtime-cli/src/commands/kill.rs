@@ -5,6 +5,7 @@ use crate::arguments::{Ends, Opt, Parsed, flag};
 use crate::container::{Container, Status};
 use crate::failure::{Failure, Step};
 use crate::global::Global;
+use brig_spec::runtime::{LinuxNamespaceType, Spec};
 use std::os::fd::AsFd;
 
 const OPTIONS: [Opt; 1] = [flag("all", 'a', "send it to every process of the container")];
@@ -62,11 +63,7 @@ fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
 }
 
 fn shares_pids(container: &Container) -> bool {
-    use brig_spec::runtime::LinuxNamespaceType;
-    let own = |spec: &brig_spec::runtime::Spec| {
-        let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_deref()).unwrap_or_default();
-        namespaces.iter().any(|n| n.typ() == LinuxNamespaceType::Pid && n.path().is_none())
-    };
+    let own = |spec: &Spec| spec.namespace(LinuxNamespaceType::Pid).is_some_and(|n| n.joined().is_none());
     container.spec().is_ok_and(|spec| !own(&spec))
 }
 

@@ -28,7 +28,7 @@ use crate::{make, sockets, teardown};
 use brig_monitor::state::{ProcessId, now_ns};
 use brig_runtime::cgroup::Cgroup;
 use brig_runtime::hooks::{self, Description, Moment};
-use brig_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+use brig_spec::runtime::{LinuxNamespaceType, Spec};
 use brig_sys::clone::{Child, clone_process, flags::NEWNET, setns};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use std::cell::{Cell, RefCell};
@@ -107,9 +107,9 @@ fn restore(
     let id = container_id(parsed)?;
     let bundle = &options.bundle;
     rustix::process::chdir(bundle).step(|| format!("enter the bundle {}", bundle.display()))?;
-    let (text, spec) = make::read_bundle(global, bundle)?;
-    let terminal = spec.process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
-    if let Some(process) = spec.process() {
+    let (text, spec) = make::read_bundle(bundle)?;
+    let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
+    if let Some(process) = &spec.process {
         make::check_terminal(process, options)?;
     }
     let rootfs = make::rootfs_path(&spec, bundle)?;
@@ -201,9 +201,9 @@ fn bring_up(plan: &Plan<'_>, reached: &Reached) -> Result<Child, Failure> {
         }
     }
     // Where criu makes no cgroup namespace it is born with it.
-    let own = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::Cgroup && n.path().is_none();
     let ignored = flags::ignores_cgroups(plan.parsed);
-    let own_cgroup = ignored && externals::namespaces(plan.spec).iter().any(own);
+    let namespace = plan.spec.namespace(LinuxNamespaceType::Cgroup);
+    let own_cgroup = ignored && namespace.is_some_and(|n| n.joined().is_none());
     let mut session = Session::prepare(plan.program, plan.stdio, &extra, own_cgroup)?;
     enclose(plan, &session, &mut options, reached)?;
     session.go();
@@ -228,7 +228,7 @@ fn bring_up(plan: &Plan<'_>, reached: &Reached) -> Result<Child, Failure> {
 /// Makes the cgroup and puts criu into it, whose children the restored processes are; what the images say of cgroups is
 /// moved to there.
 fn enclose(plan: &Plan<'_>, session: &Session, options: &mut Message, reached: &Reached) -> Result<(), Failure> {
-    let resources = plan.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let resources = plan.spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
     reached.cgroup.set(true);
     plan.cgroup.enclose(session.pid(), resources)?;
     let path = format!("/proc/{}/cgroup", session.pid());
@@ -254,8 +254,8 @@ fn answer(
     match notification.script.as_deref().unwrap_or_default() {
         "setup-namespaces" => {
             reached.pid.set(Some(notification.pid));
-            let own = |n: &&LinuxNamespace| n.typ() == LinuxNamespaceType::Network;
-            if externals::namespaces(plan.spec).iter().find(own).is_some_and(|n| n.path().is_none()) {
+            let network = plan.spec.namespace(LinuxNamespaceType::Network);
+            if network.is_some_and(|n| n.joined().is_none()) {
                 loopback_up(notification.pid)?;
             }
             run_hooks(plan.spec, Moment::Prestart, plan.description, "creating", notification.pid)?;
@@ -300,7 +300,7 @@ fn loopback_up(pid: i32) -> Result<(), Failure> {
 }
 
 fn run_hooks(spec: &Spec, moment: Moment, state: &Description, status: &str, pid: i32) -> Result<(), Failure> {
-    match spec.hooks().as_ref().map(|hooks| moment.of(hooks)) {
+    match spec.hooks.as_ref().map(|hooks| moment.of(hooks)) {
         None | Some([]) => Ok(()),
         Some(hooks) => Ok(hooks::run(moment, hooks, &state.state(status, pid), state.bundle())?),
     }

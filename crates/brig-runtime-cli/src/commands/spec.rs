@@ -137,9 +137,9 @@ mod tests {
     fn both_forms_are_configurations() {
         let mut value = default();
         let spec: Spec = serde_json::from_value(value.clone()).unwrap();
-        assert_eq!(spec.mounts().as_ref().unwrap().len(), 7);
+        assert_eq!(spec.mounts.len(), 7);
         make_rootless(&mut value);
         let spec: Spec = serde_json::from_value(value).unwrap();
-        assert!(spec.linux().as_ref().unwrap().resources().is_none());
+        assert!(spec.linux.as_ref().unwrap().resources.is_none());
     }
 }

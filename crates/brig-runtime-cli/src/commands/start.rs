@@ -43,7 +43,7 @@ fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
         global.log.warning(&warning);
     }
     let _ = rustix::fs::unlinkat(container.directory_fd(), DOOR, rustix::fs::AtFlags::empty());
-    let after = spec.hooks().as_ref().map(|hooks| Moment::Poststart.of(hooks)).unwrap_or_default();
+    let after = spec.hooks.as_ref().map(|hooks| Moment::Poststart.of(hooks)).unwrap_or_default();
     let state = description.state("running", container.record.init.pid);
     if let Err(error) = hooks::run(Moment::Poststart, after, &state, description.bundle()) {
         brig_sys::signals::send_to(pidfd.as_fd(), 9).step(|| "end the container")?;

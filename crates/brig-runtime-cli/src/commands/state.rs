@@ -47,7 +47,7 @@ pub(crate) struct State {
 pub(crate) fn describe(container: &Container) -> State {
     let record = &container.record;
     let status = container.status();
-    let annotations = container.spec().ok().and_then(|spec| spec.annotations().clone()).unwrap_or_default();
+    let annotations = container.spec().map(|spec| spec.annotations).unwrap_or_default();
     State {
         oci_version: crate::SPEC_VERSION,
         id: record.id.clone(),
@@ -56,7 +56,7 @@ pub(crate) fn describe(container: &Container) -> State {
         bundle: record.bundle.clone(),
         rootfs: record.rootfs.clone(),
         created: rfc3339_nanos(record.created),
-        annotations: annotations.into_iter().collect(),
+        annotations,
         owner: if record.owner == 0 { "root".to_owned() } else { format!("#{}", record.owner) },
     }
 }

@@ -56,18 +56,15 @@ fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
 
 fn resources(parsed: &Parsed) -> Result<LinuxResources, Failure> {
     let step = || "read the resources";
-    let value = match parsed.filled("resources") {
-        Some("-") => {
-            let stdin = rustix::io::dup(rustix::stdio::stdin()).step(step)?;
-            serde_json::from_slice(&container::read_bounded(stdin).step(step)?)
-        }
+    let text = match parsed.filled("resources") {
+        Some("-") => container::read_bounded(rustix::io::dup(rustix::stdio::stdin()).step(step)?).step(step)?,
         Some(path) => {
             let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(step)?;
-            serde_json::from_slice(&container::read_bounded(fd).step(step)?)
+            container::read_bounded(fd).step(step)?
         }
-        None => Ok(from_options(parsed)?),
+        None => from_options(parsed)?.to_string().into_bytes(),
     };
-    value.and_then(serde_json::from_value).map_err(|error| Failure::step(step(), &error))
+    serde_json::from_slice(&text).map_err(|error| Failure::step(step(), &error))
 }
 
 /// The options as the specification would write them.

@@ -12,7 +12,7 @@ use super::request::{self, options as o};
 use super::{Session, bytes};
 use crate::failure::{Failure, Step};
 use brig_runtime::cgroup::Cgroup;
-use brig_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Mount, Spec};
+use brig_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 use brig_sys::root::Root;
 use rustix::fs::{FileType, Mode, OFlags};
 use std::collections::BTreeMap;
@@ -27,30 +27,25 @@ const NULL: &str = "/dev/null";
 /// Says whether a mount of the configuration shows something of the machine.
 pub(crate) fn is_bind(mount: &Mount) -> bool {
     let named = |option: &String| option == "bind" || option == "rbind";
-    mount.typ().as_deref() == Some("bind") || mount.options().iter().flatten().any(named)
+    mount.typ == "bind" || mount.options.iter().any(named)
 }
 
 /// Says whether a mount of the configuration shows cgroups.
 pub(crate) fn is_cgroup(mount: &Mount) -> bool {
-    !is_bind(mount) && matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"))
-}
-
-/// The namespaces of a configuration.
-pub(crate) fn namespaces(spec: &Spec) -> &[LinuxNamespace] {
-    spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default()
+    !is_bind(mount) && matches!(mount.typ.as_str(), "cgroup" | "cgroup2")
 }
 
 /// Every external mount: by its destination, the source on the machine.
 pub(crate) fn mounts(spec: &Spec, cgroup: &Cgroup) -> Result<BTreeMap<PathBuf, PathBuf>, Failure> {
     let mut found = BTreeMap::new();
     // One v2 mount, and mounts in a namespace of cgroups, are file systems that criu makes itself.
-    let own_cgroup = namespaces(spec).iter().any(|n| n.typ() == LinuxNamespaceType::Cgroup);
+    let own_cgroup = spec.namespace(LinuxNamespaceType::Cgroup).is_some();
     let cgroup_binds = !own_cgroup && !cgroup.layout().is_pure_v2();
-    for mount in spec.mounts().iter().flatten() {
-        let destination = clean(mount.destination());
+    for mount in &spec.mounts {
+        let destination = clean(&mount.destination);
         if is_bind(mount) {
-            let source = mount.source().clone().unwrap_or_default();
-            let source = std::path::absolute(&source).step(|| format!("find {}", source.display()))?;
+            let source = &mount.source;
+            let source = std::path::absolute(source).step(|| format!("find {}", source.display()))?;
             found.insert(destination, source);
         } else if is_cgroup(mount) && cgroup_binds {
             let hierarchies = &cgroup.layout().hierarchies;
@@ -66,8 +61,8 @@ pub(crate) fn mounts(spec: &Spec, cgroup: &Cgroup) -> Result<BTreeMap<PathBuf, P
 
 /// The device nodes of a container.
 pub(crate) fn devices(spec: &Spec) -> impl Iterator<Item = PathBuf> {
-    let configured = spec.linux().as_ref().and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
-    DEVICES.iter().map(PathBuf::from).chain(configured.iter().map(|device| device.path().clone()))
+    let configured = spec.linux.iter().flat_map(|linux| &linux.devices);
+    DEVICES.iter().map(PathBuf::from).chain(configured.map(|device| device.path.clone()))
 }
 
 /// Names the external mounts of a running container, whose root is `root`.
@@ -103,7 +98,7 @@ pub(crate) fn give_mounts(options: &mut Message, spec: &Spec, cgroup: &Cgroup) -
 }
 
 fn masked(spec: &Spec) -> &[String] {
-    spec.linux().as_ref().and_then(|linux| linux.masked_paths().as_deref()).unwrap_or_default()
+    spec.linux.as_ref().map(|linux| linux.masked_paths.as_slice()).unwrap_or_default()
 }
 
 /// The path of a place as the container's own mount table has it: without symbolic links. None where nothing is.
@@ -142,8 +137,8 @@ fn key(kind: LinuxNamespaceType) -> Option<(&'static str, &'static str)> {
 
 /// Names the namespaces of a running container that are not its own.
 pub(crate) fn name_namespaces(options: &mut Message, spec: &Spec, pid: i32) -> Result<(), Failure> {
-    for namespace in namespaces(spec).iter().filter(|n| n.path().is_some()) {
-        let Some((name, key)) = key(namespace.typ()) else { continue };
+    for namespace in spec.namespaces().iter().filter(|n| n.joined().is_some()) {
+        let Some((name, key)) = key(namespace.typ) else { continue };
         let path = format!("/proc/{pid}/ns/{name}");
         let inode = rustix::fs::stat(&path).step(|| format!("look at {path}"))?.st_ino;
         options.text(o::EXTERNAL, format!("{name}[{inode}]:{key}").as_bytes());
@@ -155,17 +150,17 @@ pub(crate) fn name_namespaces(options: &mut Message, spec: &Spec, pid: i32) -> R
 pub(crate) fn give_namespaces(options: &mut Message, spec: &Spec) -> Result<Vec<OwnedFd>, Failure> {
     let mut opened = Vec::new();
     let mut next = Session::FIRST_EXTRA;
-    for namespace in namespaces(spec) {
-        let Some(path) = namespace.path() else { continue };
-        let step = || format!("open the {} namespace {}", namespace.typ(), path.display());
-        if let Some((_, key)) = key(namespace.typ()) {
+    for namespace in spec.namespaces() {
+        let Some(path) = namespace.joined() else { continue };
+        let step = || format!("open the {} namespace {}", namespace.typ, path.display());
+        if let Some((_, key)) = key(namespace.typ) {
             let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(step)?;
             request::add_descriptor(options, key, next);
             opened.push(fd);
             next += 1;
             continue;
         }
-        let name = match namespace.typ() {
+        let name = match namespace.typ {
             LinuxNamespaceType::Mount => "mnt",
             LinuxNamespaceType::Uts => "uts",
             LinuxNamespaceType::Ipc => "ipc",

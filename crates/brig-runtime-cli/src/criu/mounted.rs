@@ -36,8 +36,8 @@ pub(super) fn check(spec: &Spec, staged: &Path, cgroup: &Cgroup, init: i32) -> R
     let inside = Root::open_directory(Path::new(&path)).step(|| format!("open {path}"))?;
     check_root(spec, staged, &table, init)?;
     let mut allowed = Allowed::default();
-    for mount in spec.mounts().iter().flatten() {
-        let destination = clean(mount.destination());
+    for mount in &spec.mounts {
+        let destination = clean(&mount.destination);
         let wrong = |why: &str| refused(init, &format!("has a mount on {} that {why}", destination.display()));
         let Some(place) = point(&inside, &destination)? else { return Err(wrong("is missing")) };
         let Some(found) = table.iter().rev().find(|mounted| mounted.point == place) else {
@@ -52,7 +52,7 @@ pub(super) fn check(spec: &Spec, staged: &Path, cgroup: &Cgroup, init: i32) -> R
                 .extend(cgroup.layout().hierarchies.iter().filter_map(|h| Some(place.join(h.mount.file_name()?))));
             allowed.points.insert(place);
         } else {
-            if mount.typ().as_deref().is_some_and(|kind| kind != found.kind) {
+            if !mount.typ.is_empty() && mount.typ != found.kind {
                 return Err(wrong(&format!("is of type {}", found.kind)));
             }
             allowed.points.insert(place);
@@ -97,7 +97,7 @@ fn check_root(spec: &Spec, staged: &Path, table: &[Mounted], init: i32) -> Resul
     if (&expected.device, &expected.root) != (&found.device, &found.root) {
         return Err(refused(init, "has another root file system than the configuration says"));
     }
-    let readonly = spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true));
+    let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
     if readonly && !found.options.split(',').any(|option| option == "ro") {
         return Err(refused(init, "may write to its root file system, which the configuration makes read-only"));
     }
@@ -106,7 +106,7 @@ fn check_root(spec: &Spec, staged: &Path, table: &[Mounted], init: i32) -> Resul
 
 /// Says whether a bind shows its source.
 fn check_source(mount: &Mount, inside: &Root, destination: &Path) -> Result<bool, Failure> {
-    let source = mount.source().as_deref().unwrap_or(Path::new(""));
+    let source = mount.source.as_path();
     let expected = rustix::fs::stat(source).step(|| format!("look at {}", source.display()))?;
     let step = || format!("look at {} in the container", destination.display());
     let found = rustix::fs::fstat(inside.locate(destination).step(step)?).step(step)?;
@@ -115,7 +115,7 @@ fn check_source(mount: &Mount, inside: &Root, destination: &Path) -> Result<bool
 
 /// The first restriction that a mount asks for and has not.
 fn missing_restriction(mount: &Mount, has: &str) -> Option<&'static str> {
-    let asked = mount.options().as_deref().unwrap_or_default();
+    let asked = &mount.options;
     let pairs = [("ro", "rw"), ("nosuid", "suid"), ("nodev", "dev"), ("noexec", "exec")];
     let last = |on: &str, off: &str| {
         // `rro` and its like hold for the mounts below, too.
@@ -136,8 +136,8 @@ fn check_hidden(
     init: i32,
     allowed: &mut Allowed,
 ) -> Result<(), Failure> {
-    let Some(linux) = spec.linux() else { return Ok(()) };
-    for path in linux.masked_paths().iter().flatten() {
+    let Some(linux) = &spec.linux else { return Ok(()) };
+    for path in &linux.masked_paths {
         let Some(place) = point(inside, Path::new(path))? else { continue };
         let step = || format!("look at {path} in the container");
         let stat = rustix::fs::fstat(inside.locate(Path::new(path)).step(step)?).step(step)?;
@@ -153,7 +153,7 @@ fn check_hidden(
         }
         allowed.points.insert(place);
     }
-    for path in linux.readonly_paths().iter().flatten() {
+    for path in &linux.readonly_paths {
         let Some(place) = point(inside, Path::new(path))? else { continue };
         let step = || format!("look at {path} in the container");
         let flags = rustix::fs::fstatvfs(inside.locate(Path::new(path)).step(step)?).step(step)?.f_flag;

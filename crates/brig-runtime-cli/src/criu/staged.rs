@@ -60,7 +60,7 @@ impl Staged {
     /// Makes what the mounts of the configuration are mounted on, as the making of a container does.
     fn make_mount_points(&self, spec: &Spec) -> Result<(), Failure> {
         let root = Root::open_directory(&self.path).step(|| format!("open {}", self.path.display()))?;
-        let specified = spec.mounts().as_deref().unwrap_or_default();
+        let specified = &spec.mounts;
         let mut binds: Vec<OwnedFd> = Vec::new();
         let made = specified.iter().enumerate().try_for_each(|(at, mount)| {
             if is_cgroup(mount) || is_within_another(mount, &specified[..at]) {
@@ -89,9 +89,9 @@ impl Drop for Staged {
 
 /// Says whether a mount lies in a file system that criu fills from the images, with all its mount points.
 fn is_within_another(mount: &Mount, before: &[Mount]) -> bool {
-    let destination = clean(mount.destination());
+    let destination = clean(&mount.destination);
     let covers = |other: &Mount| {
-        let above = clean(other.destination());
+        let above = clean(&other.destination);
         !is_bind(other) && destination != above && destination.starts_with(&above)
     };
     before.iter().any(covers)
@@ -99,13 +99,13 @@ fn is_within_another(mount: &Mount, before: &[Mount]) -> bool {
 
 /// Makes one mount point; of a bind it is mounted there, and returned.
 fn make_mount_point(root: &Root, mount: &Mount) -> Result<Option<OwnedFd>, Failure> {
-    let destination = mount.destination();
+    let destination = mount.destination.as_path();
     let step = || format!("make the mount point {}", destination.display());
     if !is_bind(mount) {
         root.make_directories(destination, Mode::from_raw_mode(0o755)).step(step)?;
         return Ok(None);
     }
-    let source = mount.source().as_deref().unwrap_or(Path::new(""));
+    let source = mount.source.as_path();
     let clone = clone_of(source).step(|| format!("bind {} on {}", source.display(), destination.display()))?;
     let directory = FileType::from_raw_mode(rustix::fs::fstat(&clone).step(step)?.st_mode) == FileType::Directory;
     let target = if directory {

@@ -9,12 +9,11 @@
 //! At both moments the processes stand still, and have not done anything yet. What a container may do to itself afterwards
 //! it may also have done before its checkpoint: one with CAP_SYS_ADMIN mounts as it likes.
 
-use super::externals::namespaces;
 use super::mounted;
 use crate::failure::{Failure, Step};
 use brig_runtime::capabilities::Sets;
 use brig_runtime::cgroup::Cgroup;
-use brig_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+use brig_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, Spec};
 use rustix::fs::Stat;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -57,8 +56,8 @@ impl<'a> Expected<'a> {
         criu: i32,
         relabelled: bool,
     ) -> Result<Self, Failure> {
-        let configured = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
-        let sets = Sets::parse(configured, u64::MAX)?;
+        let configured = spec.process.as_ref().and_then(|process| process.capabilities.as_ref());
+        let (sets, _) = Sets::parse(configured, u64::MAX);
         let granted = sets.bounding | sets.permitted | sets.effective | sets.inheritable | sets.ambient;
         Ok(Self { spec, root, cgroup, cgroups: read(criu, "cgroup")?, relabelled, granted })
     }
@@ -114,9 +113,9 @@ impl<'a> Expected<'a> {
         for (kind, name) in KINDS {
             let Some(found) = namespace(pid, name)? else { return Ok(()) };
             let Some(machine) = namespace(own, name)? else { continue };
-            let configured = namespaces(self.spec).iter().find(|n| n.typ() == kind);
+            let configured = self.spec.namespace(kind);
             let same = |a: &Stat, b: &Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
-            let right = match (configured, configured.and_then(|n| n.path().as_deref())) {
+            let right = match (configured, configured.and_then(LinuxNamespace::joined)) {
                 (None, _) => same(&found, &machine),
                 (Some(_), None) => !same(&found, &machine),
                 (Some(_), Some(path)) => {
@@ -139,18 +138,14 @@ impl<'a> Expected<'a> {
     }
 
     fn check_maps(&self, init: i32) -> Result<(), Failure> {
-        let linux = self.spec.linux().as_ref();
-        let new = namespaces(self.spec).iter().any(|n| n.typ() == LinuxNamespaceType::User && n.path().is_none());
-        if !new {
+        let Some(linux) = &self.spec.linux else { return Ok(()) };
+        if self.spec.namespace(LinuxNamespaceType::User).is_none_or(|n| n.joined().is_some()) {
             return Ok(());
         }
-        let maps = [
-            ("uid_map", linux.and_then(|linux| linux.uid_mappings().as_deref())),
-            ("gid_map", linux.and_then(|linux| linux.gid_mappings().as_deref())),
-        ];
+        let maps = [("uid_map", &linux.uid_mappings), ("gid_map", &linux.gid_mappings)];
         for (name, configured) in maps {
-            let line = |m: &LinuxIdMapping| vec![m.container_id(), m.host_id(), m.size()];
-            let configured: BTreeSet<Vec<u32>> = configured.unwrap_or_default().iter().map(line).collect();
+            let line = |m: &LinuxIdMapping| vec![m.container_id, m.host_id, m.size];
+            let configured: BTreeSet<Vec<u32>> = configured.iter().map(line).collect();
             let text = read(init, name)?;
             let numbers = |line: &str| line.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect();
             let found: BTreeSet<Vec<u32>> = text.lines().map(numbers).collect();
@@ -174,12 +169,11 @@ impl<'a> Expected<'a> {
                 return Err(refused(pid, &format!("has capabilities that the configuration does not grant ({name})")));
             }
         }
-        let process = self.spec.process().as_ref();
-        if process.is_some_and(|process| process.no_new_privileges() == Some(true)) && field("NoNewPrivs") != Some("1")
-        {
+        let process = self.spec.process.as_ref();
+        if process.is_some_and(|process| process.no_new_privileges) && field("NoNewPrivs") != Some("1") {
             return Err(refused(pid, "may gain new privileges, which the configuration forbids"));
         }
-        let filtered = self.spec.linux().as_ref().is_some_and(|linux| linux.seccomp().is_some());
+        let filtered = self.spec.linux.as_ref().is_some_and(|linux| linux.seccomp.is_some());
         if filtered && field("Seccomp") != Some("2") {
             return Err(refused(pid, "has no seccomp filter, and the configuration has one"));
         }
@@ -188,17 +182,17 @@ impl<'a> Expected<'a> {
 
     /// The first process has the configured user, unless it may become another one.
     fn check_user(&self, init: i32) -> Result<(), Failure> {
-        let Some(process) = self.spec.process() else { return Ok(()) };
+        let Some(process) = &self.spec.process else { return Ok(()) };
         let setuid = brig_runtime::capabilities::number("SETUID").unwrap_or(0);
-        let may_change = self.granted & (1 << setuid) != 0 || process.no_new_privileges() != Some(true);
-        let named = self.spec.annotations().as_ref().is_some_and(|a| a.contains_key(brig_runtime::USER_ANNOTATION));
+        let may_change = self.granted & (1 << setuid) != 0 || !process.no_new_privileges;
+        let named = self.spec.annotations.contains_key(brig_runtime::USER_ANNOTATION);
         if may_change || named {
             return Ok(());
         }
-        let maps = self.spec.linux().as_ref().and_then(|linux| linux.uid_mappings().as_deref()).unwrap_or_default();
-        let uid = process.user().uid();
-        let inside = |m: &&LinuxIdMapping| m.container_id() <= uid && uid - m.container_id() < m.size();
-        let uid = maps.iter().find(inside).map_or(uid, |m| m.host_id() + (uid - m.container_id()));
+        let maps = self.spec.linux.as_ref().map(|linux| linux.uid_mappings.as_slice()).unwrap_or_default();
+        let uid = process.user.uid;
+        let inside = |m: &&LinuxIdMapping| m.container_id <= uid && uid - m.container_id < m.size;
+        let uid = maps.iter().find(inside).map_or(uid, |m| m.host_id + (uid - m.container_id));
         let status = read(init, "status")?;
         let ids = field(&status, "Uid").unwrap_or_default();
         if ids.split_ascii_whitespace().all(|id| id.parse() == Ok(uid)) {
@@ -208,7 +202,7 @@ impl<'a> Expected<'a> {
     }
 
     fn check_profile(&self, init: i32) -> Result<(), Failure> {
-        let profile = self.spec.process().as_ref().and_then(|process| process.apparmor_profile().as_deref());
+        let profile = self.spec.process.as_ref().map(|process| process.apparmor_profile.as_str());
         let enabled = || std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|on| on.starts_with(b"Y"));
         let Some(profile) = profile.filter(|p| !p.is_empty() && !self.relabelled && enabled()) else { return Ok(()) };
         let found = read(init, "attr/apparmor/current").or_else(|_| read(init, "attr/current"))?;

@@ -39,53 +39,53 @@ impl Cgroup {
 /// does.
 pub(super) fn asked(resources: &LinuxResources) -> Vec<(&'static str, &'static str)> {
     let mut asked = Vec::new();
-    if let Some(memory) = resources.memory() {
-        let numbers = [memory.limit(), memory.swap(), memory.reservation()];
-        if numbers.into_iter().flatten().any(|n| n != 0) || memory.disable_oom_killer() == Some(true) {
+    if let Some(memory) = &resources.memory {
+        let numbers = [memory.limit, memory.swap, memory.reservation];
+        if numbers.into_iter().flatten().any(|n| n != 0) || memory.disable_oom_killer == Some(true) {
             asked.push(("memory", "memory"));
         }
     }
-    if let Some(cpu) = resources.cpu() {
-        let numbers = [cpu.shares(), cpu.period(), cpu.burst(), cpu.realtime_period()];
-        let signed = [cpu.quota(), cpu.realtime_runtime()];
+    if let Some(cpu) = &resources.cpu {
+        let numbers = [cpu.shares, cpu.period, cpu.burst, cpu.realtime_period];
+        let signed = [cpu.quota, cpu.realtime_runtime];
         if numbers.into_iter().flatten().any(|n| n != 0)
             || signed.into_iter().flatten().any(|n| n != 0)
-            || cpu.idle().is_some_and(|idle| idle != 0)
+            || cpu.idle.is_some_and(|idle| idle != 0)
         {
             asked.push(("cpu", "cpu"));
         }
-        if [cpu.cpus(), cpu.mems()].into_iter().flatten().any(|list| !list.is_empty()) {
+        if !cpu.cpus.is_empty() || !cpu.mems.is_empty() {
             asked.push(("cpuset", "cpuset"));
         }
     }
-    if resources.pids().as_ref().is_some_and(|pids| pids.limit() >= 0) {
+    if resources.pids.and_then(|pids| pids.limit).is_some_and(|limit| limit >= 0) {
         asked.push(("pids", "pids"));
     }
-    if let Some(block) = resources.block_io() {
+    if let Some(block) = &resources.block_io {
         let lists = [
-            block.throttle_read_bps_device(),
-            block.throttle_write_bps_device(),
-            block.throttle_read_iops_device(),
-            block.throttle_write_iops_device(),
+            &block.throttle_read_bps_device,
+            &block.throttle_write_bps_device,
+            &block.throttle_read_iops_device,
+            &block.throttle_write_iops_device,
         ];
-        if block.weight().is_some_and(|w| w != 0)
-            || block.weight_device().as_ref().is_some_and(|list| !list.is_empty())
-            || lists.into_iter().flatten().any(|list| !list.is_empty())
+        if block.weight.is_some_and(|w| w != 0)
+            || !block.weight_device.is_empty()
+            || lists.into_iter().any(|list| !list.is_empty())
         {
             asked.push(("blkio", "io"));
         }
     }
-    if resources.hugepage_limits().as_ref().is_some_and(|list| !list.is_empty()) {
+    if !resources.hugepage_limits.is_empty() {
         asked.push(("hugetlb", "hugetlb"));
     }
-    if resources.rdma().as_ref().is_some_and(|map| !map.is_empty()) {
+    if !resources.rdma.is_empty() {
         asked.push(("rdma", "rdma"));
     }
-    if let Some(network) = resources.network() {
-        if network.class_id().is_some_and(|id| id != 0) {
+    if let Some(network) = &resources.network {
+        if network.class_id.is_some_and(|id| id != 0) {
             asked.push(("net_cls", "net_cls"));
         }
-        if network.priorities().as_ref().is_some_and(|list| !list.is_empty()) {
+        if !network.priorities.is_empty() {
             asked.push(("net_prio", "net_prio"));
         }
     }

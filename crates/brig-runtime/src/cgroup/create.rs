@@ -59,7 +59,7 @@ impl Cgroup {
         for (index, hierarchy) in self.layout.hierarchies.iter().enumerate() {
             let Some(new) = new[index] else { continue };
             self.write_limits(index, hierarchy, resources, new)?;
-            let rules = resources.devices().as_deref().unwrap_or_default();
+            let rules = &resources.devices;
             self.write_devices(index, rules, new)?;
         }
         Ok(made)
@@ -107,7 +107,7 @@ impl Cgroup {
             let names: Vec<&str> = hierarchy.controllers.iter().filter(wanted).map(String::as_str).collect();
             v2::create(hierarchy, &directory, &names)
         } else {
-            v1::create(hierarchy, &directory, resources.cpu().as_ref())
+            v1::create(hierarchy, &directory, resources.cpu.as_ref())
         };
         match result {
             Ok(new) => {
@@ -136,7 +136,7 @@ impl Cgroup {
 
     /// Refuses what this machine's controllers cannot do whatever the cgroup.
     fn check_asked(&self, resources: &LinuxResources) -> Result<(), Error> {
-        if !self.layout.is_pure_v2() && resources.unified().as_ref().is_some_and(|map| !map.is_empty()) {
+        if !self.layout.is_pure_v2() && !resources.unified.is_empty() {
             return Err(Error::invalid(
                 "set the unified cgroup resources",
                 "invalid configuration: cannot use unified on cgroup v1",
@@ -182,8 +182,8 @@ impl Cgroup {
         let resources = told.as_ref().unwrap_or(resources);
         for (index, hierarchy) in self.layout.hierarchies.iter().enumerate() {
             self.write_limits(index, hierarchy, resources, false)?;
-            if let Some(rules) = resources.devices() {
-                self.write_devices(index, rules, false)?;
+            if !resources.devices.is_empty() {
+                self.write_devices(index, &resources.devices, false)?;
             }
         }
         Ok(())
@@ -283,9 +283,9 @@ pub(super) fn plain_name(name: &str) -> io::Result<()> {
 
 /// Writes the limits of RDMA devices; the file is the same on both versions.
 pub(super) fn set_rdma(directory: &Path, resources: &LinuxResources) -> Result<(), Error> {
-    for (device, limit) in resources.rdma().iter().flatten() {
+    for (device, limit) in &resources.rdma {
         let mut line = device.clone();
-        let numbers = [("hca_handle", limit.hca_handles()), ("hca_object", limit.hca_objects())];
+        let numbers = [("hca_handle", limit.hca_handles), ("hca_object", limit.hca_objects)];
         for (key, value) in numbers.into_iter().filter_map(|(key, value)| Some((key, value?))) {
             line.extend([" ", key, "=", &value.to_string()]);
         }

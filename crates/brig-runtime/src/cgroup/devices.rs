@@ -58,7 +58,7 @@ struct Rule {
 impl Rule {
     fn parse(rule: &LinuxDeviceCgroup) -> Result<Self, Error> {
         let wrong = |why: String| Error::invalid("read the device rules", why);
-        let block = match rule.typ() {
+        let block = match rule.typ {
             None | Some(LinuxDeviceType::A) => None,
             Some(LinuxDeviceType::B) => Some(true),
             Some(LinuxDeviceType::C | LinuxDeviceType::U) => Some(false),
@@ -69,20 +69,20 @@ impl Rule {
             Some(n) => u32::try_from(n).map(Some).map_err(|_| wrong(format!("{n} is not a device number"))),
         };
         let mut access = 0;
-        for letter in rule.access().as_deref().unwrap_or_default().chars() {
+        for letter in rule.access.chars() {
             access |= match letter {
                 'r' => READ,
                 'w' => WRITE,
                 'm' => MKNOD,
                 // No kernel knows this letter. Where something is forbidden it can only be meant to forbid more.
-                'a' if !rule.allow() => EVERYTHING,
+                'a' if !rule.allow => EVERYTHING,
                 other => return Err(wrong(format!("`{other}` is not an access: they are r, w and m"))),
             };
         }
         if access == 0 {
             access = EVERYTHING;
         }
-        Ok(Self { allow: rule.allow(), block, major: number(rule.major())?, minor: number(rule.minor())?, access })
+        Ok(Self { allow: rule.allow, block, major: number(rule.major)?, minor: number(rule.minor)?, access })
     }
 
     /// Says whether it is about every device and every access.
@@ -101,9 +101,8 @@ fn with_defaults(rules: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>, Error> {
     }
     let given = all.len();
     for (kind, major, minor, access) in DEFAULT_RULES {
-        let mut rule = LinuxDeviceCgroup::default();
-        rule.set_allow(true).set_typ(Some(kind)).set_major(major).set_minor(minor).set_access(Some(access.into()));
-        let rule = Rule::parse(&rule)?;
+        let rule =
+            Rule::parse(&LinuxDeviceCgroup { allow: true, typ: Some(kind), major, minor, access: access.into() })?;
         // What was said and not taken back needs no second word, which would only make the list longer.
         let said = all[..given].iter().rposition(|r| *r == rule);
         if said.is_none_or(|at| all[at..given].iter().any(|r| !r.allow)) {

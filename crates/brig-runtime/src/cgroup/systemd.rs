@@ -22,7 +22,7 @@ use connection::Connection;
 use properties::{Property, Target};
 use rustix::net::SocketAddrUnix;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -213,9 +213,9 @@ fn version(text: &str) -> u32 {
 
 /// Says whether a translation depends on systemd's version.
 fn needs_version(resources: &LinuxResources) -> bool {
-    let cpu = resources.cpu().as_ref();
-    cpu.is_some_and(|c| c.idle().is_some() || c.period().is_some() || c.cpus().is_some() || c.mems().is_some())
-        || resources.unified().is_some()
+    let cpu = resources.cpu.as_ref();
+    cpu.is_some_and(|c| c.idle.is_some() || c.period.is_some() || !c.cpus.is_empty() || !c.mems.is_empty())
+        || !resources.unified.is_empty()
 }
 
 impl Unit {
@@ -299,7 +299,7 @@ impl Unit {
 impl Cgroup {
     /// Takes the properties of the container's unit that its annotations `org.systemd.property.*` ask for. Without systemd
     /// they mean nothing. Errors: one is not a typed value, or reaches beyond the container.
-    pub fn annotations(mut self, annotations: &HashMap<String, String>) -> Result<Self, Error> {
+    pub fn annotations(mut self, annotations: &BTreeMap<String, String>) -> Result<Self, Error> {
         if let Some(unit) = &mut self.unit {
             Arc::make_mut(unit).extra = annotations::parse(annotations)?;
         }
@@ -319,10 +319,10 @@ impl Cgroup {
         let mut properties = unit.properties(pid, target.v2);
         properties.extend(properties::of(&mut resources, target)?);
         if !target.v2 {
-            properties.extend(properties::devices(resources.devices().as_deref().unwrap_or_default())?);
+            properties.extend(properties::devices(&resources.devices)?);
         }
         if target.version >= 253
-            && let Some(group) = resources.unified().as_ref().and_then(|map| map.get("memory.oom.group"))
+            && let Some(group) = resources.unified.get("memory.oom.group")
         {
             let policy = if group.trim() == "1" { "kill" } else { "continue" };
             properties.push(Property::new("OOMPolicy", Value::text(policy)));
@@ -337,13 +337,13 @@ impl Cgroup {
         let target = Unit::target(&mut connection, &self.layout, resources)?;
         let mut resources = resources.clone();
         if target.v2
-            && let Some(memory) = resources.memory()
+            && let Some(memory) = &resources.memory
         {
             // Refused here, before systemd lets the kernel kill for it.
             super::v2::check_memory(&self.directory(0), memory)?;
         }
         let mut properties = properties::of(&mut resources, target)?;
-        let rules = resources.devices().as_deref().filter(|_| !target.v2);
+        let rules = Some(&resources.devices).filter(|rules| !target.v2 && !rules.is_empty());
         if let Some(rules) = rules {
             properties.extend(properties::devices(rules)?);
         }

@@ -61,8 +61,8 @@ fn fill_cpuset(mount: &Path, directory: &Path, new: bool, cpu: Option<&LinuxCpu>
         return Ok(()); // a child that got its parent's cpuset at birth got both halves
     }
     let asked = |list: Option<&String>| list.filter(|l| !l.is_empty()).cloned();
-    let asked_cpus = asked(cpu.and_then(|c| c.cpus().as_ref()));
-    let asked_mems = asked(cpu.and_then(|c| c.mems().as_ref()));
+    let asked_cpus = asked(cpu.map(|c| &c.cpus));
+    let asked_mems = asked(cpu.map(|c| &c.mems));
     let parent = directory.parent().unwrap_or(mount);
     let (parent_cpus, parent_mems) = match (&asked_cpus, &asked_mems) {
         (Some(_), Some(_)) => (String::new(), String::new()),

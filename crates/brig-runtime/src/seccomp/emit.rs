@@ -80,19 +80,19 @@ fn leaf(outcome: &Outcome) -> Vec<Instruction> {
 ///
 /// At most six tests of at most seven instructions follow each other, so every jump here fits in eight bits.
 fn argument_test(test: &LinuxSeccompArg, rest: u8) -> Vec<Instruction> {
-    let at = ARGUMENTS + 8 * u32::try_from(test.index()).unwrap_or(0);
+    let at = ARGUMENTS + 8 * u32::try_from(test.index).unwrap_or(0);
     let (low_at, high_at) = (at, at + 4);
     let halves = |value: u64| ((value & 0xffff_ffff) as u32, (value >> 32) as u32);
-    let (low, high) = halves(test.value());
+    let (low, high) = halves(test.value);
     let jump = |code: u16, k: u32, jt: u8, jf: u8| Instruction { code, jt, jf, k };
-    match test.op() {
-        Op::ScmpCmpEq => {
+    match test.op {
+        Op::Eq => {
             vec![op(LOAD, high_at), jump(EQUAL, high, 0, rest + 2), op(LOAD, low_at), jump(EQUAL, low, 0, rest)]
         }
-        Op::ScmpCmpNe => vec![op(LOAD, high_at), jump(EQUAL, high, 0, 2), op(LOAD, low_at), jump(EQUAL, low, rest, 0)],
-        Op::ScmpCmpMaskedEq => {
+        Op::Ne => vec![op(LOAD, high_at), jump(EQUAL, high, 0, 2), op(LOAD, low_at), jump(EQUAL, low, rest, 0)],
+        Op::MaskedEq => {
             // OCI: `value` is the mask and `valueTwo` what must remain.
-            let (want_low, want_high) = halves(test.value_two().unwrap_or(0));
+            let (want_low, want_high) = halves(test.value_two.unwrap_or(0));
             vec![
                 op(LOAD, high_at),
                 op(AND, high),
@@ -103,8 +103,8 @@ fn argument_test(test: &LinuxSeccompArg, rest: u8) -> Vec<Instruction> {
             ]
         }
         // a > v: high greater, or high equal and low greater.
-        Op::ScmpCmpGt | Op::ScmpCmpGe => {
-            let last = if test.op() == Op::ScmpCmpGt { GREATER } else { AT_LEAST };
+        Op::Gt | Op::Ge => {
+            let last = if test.op == Op::Gt { GREATER } else { AT_LEAST };
             vec![
                 op(LOAD, high_at),
                 jump(GREATER, high, 3, 0),
@@ -114,8 +114,8 @@ fn argument_test(test: &LinuxSeccompArg, rest: u8) -> Vec<Instruction> {
             ]
         }
         // a < v is not (a >= v), a <= v is not (a > v): the same with the ends exchanged.
-        Op::ScmpCmpLt | Op::ScmpCmpLe => {
-            let last = if test.op() == Op::ScmpCmpLt { AT_LEAST } else { GREATER };
+        Op::Lt | Op::Le => {
+            let last = if test.op == Op::Lt { AT_LEAST } else { GREATER };
             vec![
                 op(LOAD, high_at),
                 jump(GREATER, high, rest + 3, 0),

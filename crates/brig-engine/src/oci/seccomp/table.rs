@@ -1,11 +1,7 @@
 //! Reads the text form of a profile: blocks of names below a line that says what is done with them, and when.
 
-use super::super::built;
 use crate::error::{Error, Result};
-use brig_spec::runtime::{
-    LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompOperator, LinuxSyscall,
-    LinuxSyscallBuilder,
-};
+use brig_spec::runtime::{LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall};
 use std::collections::BTreeSet;
 
 /// One block before its names.
@@ -43,22 +39,13 @@ fn finish(block: Option<(Head, Vec<String>)>, rules: &mut Vec<LinuxSyscall>) {
         return;
     }
     if head.tests.is_empty() && head.errno.is_none() {
-        let plain = |r: &&mut LinuxSyscall| r.args().is_none() && r.action() == head.action && r.errno_ret().is_none();
+        let plain = |r: &&mut LinuxSyscall| r.args.is_empty() && r.action == head.action && r.errno_ret.is_none();
         if let Some(rule) = rules.iter_mut().find(plain) {
-            let mut all = rule.names().clone();
-            all.extend(names);
-            rule.set_names(all);
+            rule.names.extend(names);
             return;
         }
     }
-    let mut rule = LinuxSyscallBuilder::default().names(names).action(head.action);
-    if let Some(errno) = head.errno {
-        rule = rule.errno_ret(errno);
-    }
-    if !head.tests.is_empty() {
-        rule = rule.args(head.tests);
-    }
-    rules.push(built(rule.build()));
+    rules.push(LinuxSyscall { names, action: head.action, errno_ret: head.errno, args: head.tests });
 }
 
 fn bad(line: &str) -> Error {
@@ -76,12 +63,10 @@ fn read_head(line: &str, capabilities: &BTreeSet<String>, arches: &[&str]) -> Re
     let wrong = || bad(line);
     let mut words = line.split_ascii_whitespace().peekable();
     let mut head = match words.next() {
-        Some("allow") => {
-            Head { action: LinuxSeccompAction::ScmpActAllow, errno: None, tests: Vec::new(), applies: true }
-        }
+        Some("allow") => Head { action: LinuxSeccompAction::Allow, errno: None, tests: Vec::new(), applies: true },
         Some("errno") => {
             let errno = words.next().and_then(|w| w.parse().ok()).ok_or_else(wrong)?;
-            Head { action: LinuxSeccompAction::ScmpActErrno, errno: Some(errno), tests: Vec::new(), applies: true }
+            Head { action: LinuxSeccompAction::Errno, errno: Some(errno), tests: Vec::new(), applies: true }
         }
         _ => return Err(wrong()),
     };
@@ -94,17 +79,17 @@ fn read_head(line: &str, capabilities: &BTreeSet<String>, arches: &[&str]) -> Re
                 .ok_or_else(wrong)?;
             let operator = words.next().ok_or_else(wrong)?;
             let value = words.next().and_then(number).ok_or_else(wrong)?;
-            let test = LinuxSeccompArgBuilder::default().index(index).value(value);
-            head.tests.push(built(match operator {
-                "==" => test.op(LinuxSeccompOperator::ScmpCmpEq).build(),
-                "<" => test.op(LinuxSeccompOperator::ScmpCmpLt).build(),
+            let (op, value_two) = match operator {
+                "==" => (LinuxSeccompOperator::Eq, None),
+                "<" => (LinuxSeccompOperator::Lt, None),
                 "&" => {
                     let equal = words.next() == Some("==");
                     let wanted = words.next().and_then(number).filter(|_| equal).ok_or_else(wrong)?;
-                    test.op(LinuxSeccompOperator::ScmpCmpMaskedEq).value_two(wanted).build()
+                    (LinuxSeccompOperator::MaskedEq, Some(wanted))
                 }
                 _ => return Err(wrong()),
-            }));
+            };
+            head.tests.push(LinuxSeccompArg { index, value, value_two, op });
             continue;
         }
         let kind = words.next().ok_or_else(wrong)?;
@@ -133,9 +118,9 @@ mod tests {
     fn blocks_are_read_with_their_conditions() {
         let text = "allow\n    read\nallow\n    write\nerrno 38 unless cap CAP_A\n    x\nallow when arg1 & 0xf == 2 if arch arm\n    y\n";
         let rules = read(text, &BTreeSet::new(), &["arm"]).unwrap();
-        assert_eq!(rules[0].names(), &["read", "write"]);
-        assert_eq!(rules[1].errno_ret(), Some(38));
-        assert_eq!(rules[2].args().as_ref().unwrap()[0].value_two(), Some(2));
+        assert_eq!(rules[0].names, ["read", "write"]);
+        assert_eq!(rules[1].errno_ret, Some(38));
+        assert_eq!(rules[2].args[0].value_two, Some(2));
         assert_eq!(read(text, &BTreeSet::from(["CAP_A".to_owned()]), &[]).unwrap().len(), 1);
     }
 

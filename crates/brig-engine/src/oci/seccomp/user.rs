@@ -3,15 +3,14 @@
 //! Docker's form adds `archMap` and, to each rule, `includes` and `excludes` by capability, processor and kernel. A rule that
 //! tests one argument twice means "either": it becomes one rule a test, as the other runtimes have it.
 
-use super::super::built;
 use super::architectures;
 use crate::error::{Error, Result};
 use brig_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompBuilder, LinuxSeccompFilterFlag, LinuxSyscall,
-    LinuxSyscallBuilder,
+    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArch, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSyscall,
 };
 use serde::Deserialize;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 /// The most bytes that a profile may have: 1 MiB.
 const PROFILE_MAX: usize = 1 << 20;
@@ -21,7 +20,7 @@ const PROFILE_MAX: usize = 1 << 20;
 struct Profile {
     default_action: LinuxSeccompAction,
     default_errno_ret: Option<u32>,
-    architectures: Option<Vec<Arch>>,
+    architectures: Option<Vec<LinuxSeccompArch>>,
     arch_map: Option<Vec<ArchMap>>,
     flags: Option<Vec<LinuxSeccompFilterFlag>>,
     listener_path: Option<String>,
@@ -79,24 +78,22 @@ pub fn parse(text: &str, capabilities: &BTreeSet<String>, kernel: (u32, u32)) ->
             add(rule, &mut syscalls)?;
         }
     }
-    if syscalls.is_empty() && profile.default_action == LinuxSeccompAction::ScmpActAllow {
+    if syscalls.is_empty() && profile.default_action == LinuxSeccompAction::Allow {
         return Ok(None);
     }
-    let mut seccomp = LinuxSeccompBuilder::default()
-        .default_action(profile.default_action)
-        .architectures(targets(profile.architectures, profile.arch_map)?)
-        .syscalls(syscalls);
-    if let Some(errno) = profile.default_errno_ret {
-        seccomp = seccomp.default_errno_ret(errno);
-    }
-    if let Some(flags) = profile.flags {
-        seccomp = seccomp.flags(flags);
-    }
-    Ok(Some(built(seccomp.build())))
+    Ok(Some(LinuxSeccomp {
+        default_action: profile.default_action,
+        default_errno_ret: profile.default_errno_ret,
+        architectures: targets(profile.architectures, profile.arch_map)?,
+        flags: profile.flags,
+        listener_path: PathBuf::new(),
+        listener_metadata: String::new(),
+        syscalls,
+    }))
 }
 
 /// The architectures: as listed, or this one's entry of the map, or this one and its companions.
-fn targets(list: Option<Vec<Arch>>, map: Option<Vec<ArchMap>>) -> Result<Vec<Arch>> {
+fn targets(list: Option<Vec<LinuxSeccompArch>>, map: Option<Vec<ArchMap>>) -> Result<Vec<LinuxSeccompArch>> {
     let (_, own) = architectures();
     if let Some(list) = list.filter(|l| !l.is_empty()) {
         if map.is_some_and(|m| !m.is_empty()) {
@@ -104,15 +101,14 @@ fn targets(list: Option<Vec<Arch>>, map: Option<Vec<ArchMap>>) -> Result<Vec<Arc
         }
         return Ok(list);
     }
-    let spelled = |arch: &Arch| serde_json::to_value(arch).ok().and_then(|v| v.as_str().map(str::to_owned));
-    let native = own.first().and_then(spelled);
-    let entry = map.into_iter().flatten().find(|entry| Some(&entry.architecture) == native.as_ref());
+    let is_native = |entry: &ArchMap| own.first().is_some_and(|native| native.as_str() == entry.architecture);
+    let entry = map.into_iter().flatten().find(is_native);
     let Some(entry) = entry else { return Ok(own) };
     let subs = entry.sub_architectures.unwrap_or_default();
     Ok(own
         .into_iter()
         .enumerate()
-        .filter(|(n, a)| *n == 0 || spelled(a).is_some_and(|s| subs.contains(&s)))
+        .filter(|(n, a)| *n == 0 || subs.iter().any(|s| s == a.as_str()))
         .map(|(_, a)| a)
         .collect())
 }
@@ -124,16 +120,10 @@ fn add(rule: Rule, syscalls: &mut Vec<LinuxSyscall>) -> Result<()> {
         (Some(_), Some(_)) => return Err(Error::invalid("a rule of the seccomp profile has both `name` and `names`")),
         (None, None) => return Err(Error::invalid("a rule of the seccomp profile names no system call")),
     };
-    let make = |args: Vec<LinuxSeccompArg>| {
-        let mut one = LinuxSyscallBuilder::default().names(names.clone()).action(rule.action);
-        if let Some(errno) = rule.errno_ret {
-            one = one.errno_ret(errno);
-        }
-        built(if args.is_empty() { one } else { one.args(args) }.build())
-    };
+    let make = |args| LinuxSyscall { names: names.clone(), action: rule.action, errno_ret: rule.errno_ret, args };
     let args = rule.args.unwrap_or_default();
     let mut seen = BTreeSet::new();
-    if args.iter().all(|arg| seen.insert(arg.index())) {
+    if args.iter().all(|arg| seen.insert(arg.index)) {
         syscalls.push(make(args));
     } else {
         syscalls.extend(args.into_iter().map(|arg| make(vec![arg])));
@@ -182,7 +172,7 @@ mod tests {
         ]}"#;
 
     fn names(profile: &LinuxSeccomp) -> Vec<&str> {
-        profile.syscalls().as_ref().unwrap().iter().flat_map(|r| r.names().iter().map(String::as_str)).collect()
+        profile.syscalls.iter().flat_map(|r| r.names.iter().map(String::as_str)).collect()
     }
 
     #[test]
@@ -192,7 +182,7 @@ mod tests {
         let admin = parse(DOCKER, &BTreeSet::from(["CAP_SYS_ADMIN".to_owned()]), (4, 7)).unwrap().unwrap();
         assert_eq!(names(&admin), ["read", "write", "mount", "personality", "personality"]);
         if cfg!(target_arch = "x86_64") {
-            assert_eq!(plain.architectures().as_ref().unwrap(), &[Arch::ScmpArchX86_64, Arch::ScmpArchX32]);
+            assert_eq!(plain.architectures, [LinuxSeccompArch::X86_64, LinuxSeccompArch::X32]);
         }
     }
 
@@ -201,7 +191,7 @@ mod tests {
         let text = r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"],
             "syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_ERRNO"}]}"#;
         let profile = parse(text, &BTreeSet::new(), (6, 1)).unwrap().unwrap();
-        assert_eq!(profile.default_action(), LinuxSeccompAction::ScmpActAllow);
+        assert_eq!(profile.default_action, LinuxSeccompAction::Allow);
         assert_eq!(names(&profile), ["mkdir"]);
         assert!(parse(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#, &BTreeSet::new(), (6, 1)).unwrap().is_none());
     }

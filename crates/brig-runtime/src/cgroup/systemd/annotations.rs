@@ -13,7 +13,7 @@
 use super::properties::Property;
 use super::wire::Value;
 use crate::error::Error;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 const PREFIX: &str = "org.systemd.property.";
 
@@ -88,7 +88,7 @@ const ALLOWED: [&str; 66] = [
 ];
 
 /// Reads the properties among a container's annotations, sorted by name.
-pub(super) fn parse(annotations: &HashMap<String, String>) -> Result<Vec<Property>, Error> {
+pub(super) fn parse(annotations: &BTreeMap<String, String>) -> Result<Vec<Property>, Error> {
     let mut found = Vec::new();
     for (key, text) in annotations {
         let Some(name) = key.strip_prefix(PREFIX) else { continue };
@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     fn one(name: &str, text: &str) -> Result<(String, Value), String> {
-        let annotations = HashMap::from([(format!("{PREFIX}{name}"), text.to_owned()), ("other".into(), "x".into())]);
+        let annotations = BTreeMap::from([(format!("{PREFIX}{name}"), text.to_owned()), ("other".into(), "x".into())]);
         parse(&annotations)
             .map(|mut all| all.pop().map(|p| (p.name, p.value)).unwrap())
             .map_err(|error| error.source.to_string())

@@ -41,45 +41,42 @@ pub(super) struct Target {
 /// same.
 pub(super) fn of(resources: &mut LinuxResources, target: Target) -> Result<Vec<Property>, Error> {
     let mut all = Vec::new();
-    if let Some(m) = resources.memory() {
+    if let Some(m) = &resources.memory {
         memory(m, target, &mut all)?;
     }
     let mut rounded = None;
-    if let Some(c) = resources.cpu() {
+    if let Some(c) = &resources.cpu {
         cpu(c, target, &mut all)?;
-        rounded = quota(c.quota().filter(|q| *q != 0), c.period().filter(|p| *p != 0), target, &mut all);
+        rounded = quota(c.quota.filter(|q| *q != 0), c.period.filter(|p| *p != 0), target, &mut all);
     }
-    if let (Some(quota), Some(c)) = (rounded, resources.cpu_mut().as_mut()) {
-        c.set_quota(Some(quota));
+    if let (Some(quota), Some(c)) = (rounded, &mut resources.cpu) {
+        c.quota = Some(quota);
     }
-    if let Some(block) = resources.block_io() {
+    if let Some(block) = &resources.block_io {
         block_io(block, target, &mut all);
     }
-    if let Some(pids) = resources.pids() {
-        let most = match pids.limit() {
+    if let Some(limit) = resources.pids.and_then(|pids| pids.limit) {
+        let most = match limit {
             ..0 => u64::MAX,
             limit => limit.cast_unsigned().max(1),
         };
         all.push(Property::new("TasksMax", Value::U64(most)));
     }
-    let files = resources.unified().clone().unwrap_or_default();
-    let mut names: Vec<&String> = files.keys().collect();
-    names.sort_unstable();
-    for name in names {
-        unified(name, files[name].trim(), target, &mut all)?;
+    for (name, value) in &resources.unified {
+        unified(name, value.trim(), target, &mut all)?;
     }
     Ok(all)
 }
 
 fn memory(memory: &LinuxMemory, target: Target, all: &mut Vec<Property>) -> Result<(), Error> {
     let bytes = |n: i64| Value::U64(if n < 0 { u64::MAX } else { n.cast_unsigned() });
-    if let Some(limit) = memory.limit().filter(|l| *l != 0) {
+    if let Some(limit) = memory.limit.filter(|l| *l != 0) {
         all.push(Property::new(if target.v2 { "MemoryMax" } else { "MemoryLimit" }, bytes(limit)));
     }
     if !target.v2 {
         return Ok(());
     }
-    if let Some(low) = memory.reservation().filter(|r| *r != 0) {
+    if let Some(low) = memory.reservation.filter(|r| *r != 0) {
         all.push(Property::new("MemoryLow", bytes(low)));
     }
     if let Some(swap) = v2::swap_alone(memory)? {
@@ -89,18 +86,18 @@ fn memory(memory: &LinuxMemory, target: Target, all: &mut Vec<Property>) -> Resu
 }
 
 fn cpu(cpu: &LinuxCpu, target: Target, all: &mut Vec<Property>) -> Result<(), Error> {
-    let shares = cpu.shares().filter(|s| *s != 0);
+    let shares = cpu.shares.filter(|s| *s != 0);
     if !target.v2 {
         all.extend(shares.map(|shares| Property::new("CPUShares", Value::U64(shares))));
-    } else if cpu.idle() == Some(1) && target.version >= 252 {
+    } else if cpu.idle == Some(1) && target.version >= 252 {
         // No weight is systemd's word for idle.
         all.push(Property::new("CPUWeight", Value::U64(0)));
     } else {
         all.extend(shares.map(|shares| Property::new("CPUWeight", Value::U64(v2::weight_of_shares(shares)))));
     }
     if target.version >= 244 {
-        for (name, list) in [("AllowedCPUs", cpu.cpus()), ("AllowedMemoryNodes", cpu.mems())] {
-            if let Some(list) = list.as_deref().filter(|list| !list.is_empty()) {
+        for (name, list) in [("AllowedCPUs", &cpu.cpus), ("AllowedMemoryNodes", &cpu.mems)] {
+            if !list.is_empty() {
                 all.push(Property::new(name, mask(list)?));
             }
         }
@@ -149,7 +146,7 @@ pub(super) fn devices(rules: &[LinuxDeviceCgroup]) -> Result<[Property; 3], Erro
 }
 
 fn block_io(block: &LinuxBlockIo, target: Target, all: &mut Vec<Property>) {
-    if let Some(weight) = block.weight().filter(|w| *w != 0) {
+    if let Some(weight) = block.weight.filter(|w| *w != 0) {
         all.push(if target.v2 {
             Property::new("IOWeight", Value::U64(v2::io_weight(weight)))
         } else {
@@ -292,9 +289,9 @@ mod tests {
     fn a_quota_becomes_whole_percents_and_the_files_follow() {
         let (properties, resources) = translated(r#"{"cpu":{"quota":5001,"period":100000}}"#, NEW);
         assert_eq!(properties[1], ("CPUQuotaPerSecUSec".into(), Value::U64(60_000)));
-        assert_eq!(resources.cpu().as_ref().unwrap().quota(), Some(6000));
+        assert_eq!(resources.cpu.as_ref().unwrap().quota, Some(6000));
         let (_, resources) = translated(r#"{"cpu":{"quota":5000,"period":100000}}"#, NEW);
-        assert_eq!(resources.cpu().as_ref().unwrap().quota(), Some(5000));
+        assert_eq!(resources.cpu.as_ref().unwrap().quota, Some(5000));
         assert_eq!(numbers(r#"{"cpu":{"period":50000}}"#, NEW), want(&[("CPUQuotaPeriodUSec", 50_000)]));
     }
 

@@ -18,18 +18,18 @@ pub(in crate::cgroup) fn set(
 ) -> Result<(), Error> {
     for controller in &hierarchy.controllers {
         match controller.as_str() {
-            "memory" => resources.memory().as_ref().map_or(Ok(()), |m| memory(directory, m, new))?,
-            "cpu" => resources.cpu().as_ref().map_or(Ok(()), |c| cpu(directory, c))?,
-            "cpuset" => resources.cpu().as_ref().map_or(Ok(()), |c| cpuset(directory, c))?,
-            "blkio" => resources.block_io().as_ref().map_or(Ok(()), |b| block_io(directory, b))?,
+            "memory" => resources.memory.as_ref().map_or(Ok(()), |m| memory(directory, m, new))?,
+            "cpu" => resources.cpu.as_ref().map_or(Ok(()), |c| cpu(directory, c))?,
+            "cpuset" => resources.cpu.as_ref().map_or(Ok(()), |c| cpuset(directory, c))?,
+            "blkio" => resources.block_io.as_ref().map_or(Ok(()), |b| block_io(directory, b))?,
             "pids" => {
-                if let Some(pids) = resources.pids() {
-                    write(&directory.join("pids.max"), &number_of_pids(pids.limit()))?;
+                if let Some(limit) = resources.pids.and_then(|pids| pids.limit) {
+                    write(&directory.join("pids.max"), &number_of_pids(limit))?;
                 }
             }
-            "hugetlb" => hugepages(directory, resources.hugepage_limits().as_deref().unwrap_or_default())?,
+            "hugetlb" => hugepages(directory, &resources.hugepage_limits)?,
             "net_cls" | "net_prio" => {
-                resources.network().as_ref().map_or(Ok(()), |n| network(directory, controller, n))?;
+                resources.network.as_ref().map_or(Ok(()), |n| network(directory, controller, n))?;
             }
             "rdma" => crate::cgroup::set_rdma(directory, resources)?,
             _ => {}
@@ -39,7 +39,7 @@ pub(in crate::cgroup) fn set(
 }
 
 fn memory(directory: &Path, memory: &LinuxMemory, new: bool) -> Result<(), Error> {
-    if memory.use_hierarchy() == Some(true) {
+    if memory.use_hierarchy == Some(true) {
         // Since Linux 5.11 there is no other way, and 1 is all that the file takes.
         match try_write(&directory.join("memory.use_hierarchy"), "1") {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -47,8 +47,8 @@ fn memory(directory: &Path, memory: &LinuxMemory, new: bool) -> Result<(), Error
         }
     }
     let swap_file = directory.join("memory.memsw.limit_in_bytes");
-    let limit = memory.limit().filter(|l| *l != 0);
-    let swap = memory.swap().filter(|s| *s != 0);
+    let limit = memory.limit.filter(|l| *l != 0);
+    let swap = memory.swap.filter(|s| *s != 0);
     match (limit, swap) {
         (limit, Some(swap)) => {
             // memory+swap may never be below memory, so growing begins with the one and shrinking with the other.
@@ -75,13 +75,13 @@ fn memory(directory: &Path, memory: &LinuxMemory, new: bool) -> Result<(), Error
         }
         (None, None) => {}
     }
-    if let Some(reservation) = memory.reservation().filter(|r| *r != 0) {
+    if let Some(reservation) = memory.reservation.filter(|r| *r != 0) {
         write(&directory.join("memory.soft_limit_in_bytes"), &reservation.to_string())?;
     }
-    if let Some(kernel) = memory.kernel_tcp().filter(|k| *k != 0) {
+    if let Some(kernel) = memory.kernel_tcp.filter(|k| *k != 0) {
         write(&directory.join("memory.kmem.tcp.limit_in_bytes"), &kernel.to_string())?;
     }
-    match memory.swappiness() {
+    match memory.swappiness {
         // -1 means the system's own, and has become the largest number on its way here.
         None | Some(u64::MAX) => {}
         Some(value @ 0..=100) => write(&directory.join("memory.swappiness"), &value.to_string())?,
@@ -92,7 +92,7 @@ fn memory(directory: &Path, memory: &LinuxMemory, new: bool) -> Result<(), Error
             ));
         }
     }
-    if memory.disable_oom_killer() == Some(true) {
+    if memory.disable_oom_killer == Some(true) {
         write(&directory.join("memory.oom_control"), "1")?;
     }
     Ok(())
@@ -127,20 +127,20 @@ fn set_memory_limit(directory: &Path, limit: i64) -> Result<(), Error> {
 
 fn cpu(directory: &Path, cpu: &LinuxCpu) -> Result<(), Error> {
     let file = |name: &str| directory.join(name);
-    let idle = cpu.idle();
+    let idle = cpu.idle;
     if idle == Some(0) {
         write(&file("cpu.idle"), "0")?;
     }
     // The weight of an idle cgroup is fixed; the kernel refuses another.
-    if let Some(shares) = cpu.shares().filter(|s| *s != 0 && idle.is_none_or(|idle| idle == 0)) {
+    if let Some(shares) = cpu.shares.filter(|s| *s != 0 && idle.is_none_or(|idle| idle == 0)) {
         shares_in_range(shares)?;
         write(&file("cpu.shares"), &shares.to_string())?;
     }
-    let quota = cpu.quota().filter(|q| *q != 0);
+    let quota = cpu.quota.filter(|q| *q != 0);
     // Each is checked against the other as it stands: what is refused before the quota is tried again after it.
     let mut again = Vec::new();
-    let period = cpu.period().filter(|p| *p != 0).map(|p| ("cpu.cfs_period_us", p));
-    for (name, value) in [period, cpu.burst().map(|b| ("cpu.cfs_burst_us", b))].into_iter().flatten() {
+    let period = cpu.period.filter(|p| *p != 0).map(|p| ("cpu.cfs_period_us", p));
+    for (name, value) in [period, cpu.burst.map(|b| ("cpu.cfs_burst_us", b))].into_iter().flatten() {
         match try_write(&file(name), &value.to_string()) {
             Ok(()) => {}
             Err(Errno::INVAL) if quota.is_some() => again.push((name, value)),
@@ -162,8 +162,8 @@ fn cpu(directory: &Path, cpu: &LinuxCpu) -> Result<(), Error> {
 }
 
 fn real_time(directory: &Path, cpu: &LinuxCpu) -> Result<(), Error> {
-    let runtime = cpu.realtime_runtime().filter(|r| *r != 0);
-    let period = cpu.realtime_period().filter(|p| *p != 0).map(|p| p.to_string());
+    let runtime = cpu.realtime_runtime.filter(|r| *r != 0);
+    let period = cpu.realtime_period.filter(|p| *p != 0).map(|p| p.to_string());
     let period_file = directory.join("cpu.rt_period_us");
     let mut again = None;
     if let Some(period) = period {
@@ -180,8 +180,8 @@ fn real_time(directory: &Path, cpu: &LinuxCpu) -> Result<(), Error> {
 }
 
 fn cpuset(directory: &Path, cpu: &LinuxCpu) -> Result<(), Error> {
-    for (file, list) in [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())] {
-        if let Some(list) = list.as_deref().filter(|list| !list.is_empty()) {
+    for (file, list) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
+        if !list.is_empty() {
             write(&directory.join(file), list)?;
         }
     }
@@ -205,32 +205,34 @@ fn write_either(directory: &Path, files: [&str; 2], value: &str) -> Result<(), E
 }
 
 fn block_io(directory: &Path, block: &LinuxBlockIo) -> Result<(), Error> {
-    if let Some(weight) = block.weight().filter(|w| *w != 0) {
+    if let Some(weight) = block.weight.filter(|w| *w != 0) {
         write_either(directory, ["blkio.weight", "blkio.bfq.weight"], &weight.to_string())?;
     }
-    if let Some(weight) = block.leaf_weight().filter(|w| *w != 0) {
+    if let Some(weight) = block.leaf_weight.filter(|w| *w != 0) {
         write(&directory.join("blkio.leaf_weight"), &weight.to_string())?;
     }
-    for device in block.weight_device().iter().flatten() {
-        let line = |weight: u16| format!("{}:{} {weight}", device.major(), device.minor());
-        if let Some(weight) = device.weight().filter(|w| *w != 0) {
+    for device in &block.weight_device {
+        let line = |weight: u16| format!("{}:{} {weight}", device.major, device.minor);
+        if let Some(weight) = device.weight.filter(|w| *w != 0) {
             write_either(directory, ["blkio.weight_device", "blkio.bfq.weight_device"], &line(weight))?;
         }
-        if let Some(weight) = device.leaf_weight().filter(|w| *w != 0) {
+        if let Some(weight) = device.leaf_weight.filter(|w| *w != 0) {
             write(&directory.join("blkio.leaf_weight_device"), &line(weight))?;
         }
     }
-    let throttles: [(&str, &Option<Vec<LinuxThrottleDevice>>); 4] = [
-        ("blkio.throttle.read_bps_device", block.throttle_read_bps_device()),
-        ("blkio.throttle.write_bps_device", block.throttle_write_bps_device()),
-        ("blkio.throttle.read_iops_device", block.throttle_read_iops_device()),
-        ("blkio.throttle.write_iops_device", block.throttle_write_iops_device()),
+    let throttles: [(&str, &[LinuxThrottleDevice]); 4] = [
+        ("blkio.throttle.read_bps_device", &block.throttle_read_bps_device),
+        ("blkio.throttle.write_bps_device", &block.throttle_write_bps_device),
+        ("blkio.throttle.read_iops_device", &block.throttle_read_iops_device),
+        ("blkio.throttle.write_iops_device", &block.throttle_write_iops_device),
     ];
     for (file, list) in throttles {
-        let Some(list) = list.as_ref().filter(|list| !list.is_empty()) else { continue };
+        if list.is_empty() {
+            continue;
+        }
         let writer = Writer::open(directory.join(file))?;
         for device in list {
-            writer.write(&format!("{}:{} {}", device.major(), device.minor(), device.rate()))?;
+            writer.write(&format!("{}:{} {}", device.major, device.minor, device.rate))?;
         }
     }
     Ok(())
@@ -238,7 +240,7 @@ fn block_io(directory: &Path, block: &LinuxBlockIo) -> Result<(), Error> {
 
 fn hugepages(directory: &Path, limits: &[LinuxHugepageLimit]) -> Result<(), Error> {
     for limit in limits {
-        let (size, value) = (limit.page_size(), limit.limit().to_string());
+        let (size, value) = (limit.page_size.as_str(), limit.limit.to_string());
         crate::cgroup::plain_name(size).step(|| "limit the huge pages".into())?;
         write(&directory.join(format!("hugetlb.{size}.limit_in_bytes")), &value)?;
         // What is reserved but not yet touched counts too, where the kernel counts it (Linux 5.7).
@@ -253,13 +255,13 @@ fn hugepages(directory: &Path, limits: &[LinuxHugepageLimit]) -> Result<(), Erro
 
 fn network(directory: &Path, controller: &str, network: &LinuxNetwork) -> Result<(), Error> {
     if controller == "net_cls" {
-        return match network.class_id().filter(|id| *id != 0) {
+        return match network.class_id.filter(|id| *id != 0) {
             Some(id) => write(&directory.join("net_cls.classid"), &id.to_string()),
             None => Ok(()),
         };
     }
-    for priority in network.priorities().iter().flatten() {
-        write(&directory.join("net_prio.ifpriomap"), &format!("{} {}", priority.name(), priority.priority()))?;
+    for priority in &network.priorities {
+        write(&directory.join("net_prio.ifpriomap"), &format!("{} {}", priority.name, priority.priority))?;
     }
     Ok(())
 }

@@ -7,7 +7,6 @@ use brig_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxResources, LinuxThrottleDevice,
 };
 use rustix::io::Errno;
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Files of the cgroup itself that a configuration may set; the others move processes or rearrange the tree.
@@ -20,16 +19,16 @@ pub(in crate::cgroup) fn set(
     only: Option<&[String]>,
 ) -> Result<(), Error> {
     let wanted = |controller: &str| only.is_none_or(|only| only.iter().any(|c| c == controller));
-    if let Some(pids) = resources.pids().as_ref().filter(|_| wanted("pids")) {
-        write(&directory.join("pids.max"), &number_of_pids(pids.limit()))?;
+    if let Some(limit) = resources.pids.and_then(|pids| pids.limit).filter(|_| wanted("pids")) {
+        write(&directory.join("pids.max"), &number_of_pids(limit))?;
     }
-    if let Some(m) = resources.memory().as_ref().filter(|_| wanted("memory")) {
+    if let Some(m) = resources.memory.as_ref().filter(|_| wanted("memory")) {
         memory(directory, m)?;
     }
-    if let Some(block) = resources.block_io().as_ref().filter(|_| wanted("io")) {
+    if let Some(block) = resources.block_io.as_ref().filter(|_| wanted("io")) {
         block_io(directory, block)?;
     }
-    if let Some(c) = resources.cpu() {
+    if let Some(c) = &resources.cpu {
         if wanted("cpu") {
             cpu(directory, c)?;
         }
@@ -38,7 +37,7 @@ pub(in crate::cgroup) fn set(
         }
     }
     if wanted("hugetlb") {
-        hugepages(directory, resources.hugepage_limits().as_deref().unwrap_or_default())?;
+        hugepages(directory, &resources.hugepage_limits)?;
     }
     if wanted("rdma") {
         crate::cgroup::set_rdma(directory, resources)?;
@@ -56,9 +55,9 @@ fn number(value: i64) -> String {
 /// Returns the limit of swap alone, as v2 has it, from the limit of memory plus swap that a configuration has: none is no
 /// change, -1 no limit.
 pub(in crate::cgroup) fn swap_alone(memory: &LinuxMemory) -> Result<Option<i64>, Error> {
-    let limit = memory.limit().unwrap_or(0);
+    let limit = memory.limit.unwrap_or(0);
     let wrong = |why: String| Err(Error::invalid("limit the swap", why));
-    match memory.swap().unwrap_or(0) {
+    match memory.swap.unwrap_or(0) {
         0 if limit == -1 => Ok(Some(-1)),
         0 => Ok(None),
         swap if swap < 0 || limit == -1 => Ok(Some(swap)),
@@ -71,12 +70,12 @@ pub(in crate::cgroup) fn swap_alone(memory: &LinuxMemory) -> Result<Option<i64>,
 
 /// Refuses limits that are in use already, where the configuration asks for that: the kernel would kill processes instead.
 pub(in crate::cgroup) fn check_memory(directory: &Path, memory: &LinuxMemory) -> Result<(), Error> {
-    if memory.check_before_update() != Some(true) {
+    if memory.check_before_update != Some(true) {
         return Ok(());
     }
     let usage = file::read_if_there(&directory.join("memory.current")).and_then(|text| text.trim().parse().ok());
     let Some(usage): Option<i64> = usage else { return Ok(()) };
-    for (what, limit) in [("memory+swap", memory.swap()), ("memory", memory.limit())] {
+    for (what, limit) in [("memory+swap", memory.swap), ("memory", memory.limit)] {
         if let Some(limit) = limit.filter(|limit| *limit > 0 && *limit <= usage) {
             return Err(Error::invalid("limit the memory", format!("rejecting {what} limit {limit} <= usage {usage}")));
         }
@@ -95,10 +94,10 @@ fn memory(directory: &Path, memory: &LinuxMemory) -> Result<(), Error> {
             Ok(()) => {}
         }
     }
-    if let Some(limit) = memory.limit().filter(|l| *l != 0) {
+    if let Some(limit) = memory.limit.filter(|l| *l != 0) {
         write(&directory.join("memory.max"), &number(limit))?;
     }
-    if let Some(low) = memory.reservation().filter(|r| *r != 0) {
+    if let Some(low) = memory.reservation.filter(|r| *r != 0) {
         write(&directory.join("memory.low"), &number(low))?;
     }
     Ok(())
@@ -121,18 +120,18 @@ pub(in crate::cgroup) fn weight_of_shares(shares: u64) -> u64 {
 }
 
 fn cpu(directory: &Path, cpu: &LinuxCpu) -> Result<(), Error> {
-    let idle = cpu.idle();
+    let idle = cpu.idle;
     if let Some(idle) = idle {
         write(&directory.join("cpu.idle"), &idle.to_string())?;
     }
     // The weight of an idle cgroup is fixed; the kernel refuses another.
-    if let Some(shares) = cpu.shares().filter(|s| *s != 0 && idle.is_none_or(|idle| idle == 0)) {
+    if let Some(shares) = cpu.shares.filter(|s| *s != 0 && idle.is_none_or(|idle| idle == 0)) {
         write(&directory.join("cpu.weight"), &weight_of_shares(shares).to_string())?;
     }
-    let (quota, period) = (cpu.quota().filter(|q| *q != 0), cpu.period().filter(|p| *p != 0));
+    let (quota, period) = (cpu.quota.filter(|q| *q != 0), cpu.period.filter(|p| *p != 0));
     let burst_file = directory.join("cpu.max.burst");
     let mut again = None;
-    if let Some(burst) = cpu.burst().map(|b| b.to_string()) {
+    if let Some(burst) = cpu.burst.map(|b| b.to_string()) {
         match try_write(&burst_file, &burst) {
             Ok(()) => {}
             // Checked against the quota as it stands: tried again after the new one.
@@ -155,8 +154,8 @@ fn cpu(directory: &Path, cpu: &LinuxCpu) -> Result<(), Error> {
 }
 
 fn cpuset(directory: &Path, cpu: &LinuxCpu) -> Result<(), Error> {
-    for (file, list) in [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())] {
-        if let Some(list) = list.as_deref().filter(|list| !list.is_empty()) {
+    for (file, list) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
+        if !list.is_empty() {
             write(&directory.join(file), list)?;
         }
     }
@@ -169,13 +168,9 @@ pub(in crate::cgroup) fn io_weight(weight: u16) -> u64 {
 }
 
 fn block_io(directory: &Path, block: &LinuxBlockIo) -> Result<(), Error> {
-    let weight = block.weight().filter(|w| *w != 0);
-    let devices: Vec<_> = block
-        .weight_device()
-        .iter()
-        .flatten()
-        .filter_map(|d| Some((d.major(), d.minor(), d.weight().filter(|w| *w != 0)?)))
-        .collect();
+    let weight = block.weight.filter(|w| *w != 0);
+    let devices: Vec<_> =
+        block.weight_device.iter().filter_map(|d| Some((d.major, d.minor, d.weight.filter(|w| *w != 0)?))).collect();
     if weight.is_some() || !devices.is_empty() {
         // BFQ, where it is there, has a file of its own and takes the numbers as they are.
         let bfq = directory.join("io.bfq.weight");
@@ -190,18 +185,18 @@ fn block_io(directory: &Path, block: &LinuxBlockIo) -> Result<(), Error> {
             writer.write(&format!("{major}:{minor} {}", scale(weight)))?;
         }
     }
-    let limits: [(&str, &Option<Vec<LinuxThrottleDevice>>); 4] = [
-        ("rbps", block.throttle_read_bps_device()),
-        ("wbps", block.throttle_write_bps_device()),
-        ("riops", block.throttle_read_iops_device()),
-        ("wiops", block.throttle_write_iops_device()),
+    let limits: [(&str, &[LinuxThrottleDevice]); 4] = [
+        ("rbps", &block.throttle_read_bps_device),
+        ("wbps", &block.throttle_write_bps_device),
+        ("riops", &block.throttle_read_iops_device),
+        ("wiops", &block.throttle_write_iops_device),
     ];
     let lines: Vec<String> = limits
         .into_iter()
-        .flat_map(|(key, list)| list.iter().flatten().map(move |device| (key, device)))
+        .flat_map(|(key, list)| list.iter().map(move |device| (key, device)))
         .map(|(key, device)| {
-            let rate = if device.rate() == 0 { "max".into() } else { device.rate().to_string() };
-            format!("{}:{} {key}={rate}", device.major(), device.minor())
+            let rate = if device.rate == 0 { "max".into() } else { device.rate.to_string() };
+            format!("{}:{} {key}={rate}", device.major, device.minor)
         })
         .collect();
     if !lines.is_empty() {
@@ -213,7 +208,7 @@ fn block_io(directory: &Path, block: &LinuxBlockIo) -> Result<(), Error> {
 
 fn hugepages(directory: &Path, limits: &[LinuxHugepageLimit]) -> Result<(), Error> {
     for limit in limits {
-        let (size, value) = (limit.page_size(), number(limit.limit()));
+        let (size, value) = (limit.page_size.as_str(), number(limit.limit));
         crate::cgroup::plain_name(size).step(|| "limit the huge pages".into())?;
         write(&directory.join(format!("hugetlb.{size}.max")), &value)?;
         let reserved = directory.join(format!("hugetlb.{size}.rsvd.max"));
@@ -227,8 +222,7 @@ fn hugepages(directory: &Path, limits: &[LinuxHugepageLimit]) -> Result<(), Erro
 
 /// Writes files by name, in the order of their names: `cpu.max` goes before the `cpu.max.burst` that depends on it.
 fn unified(directory: &Path, resources: &LinuxResources) -> Result<(), Error> {
-    let files: BTreeMap<&String, &String> = resources.unified().iter().flatten().collect();
-    for (name, value) in files {
+    for (name, value) in &resources.unified {
         let wrong = |why: String| Error::invalid("set the unified cgroup resources", why);
         if name.contains('/') {
             return Err(wrong(format!("unified resource \"{name}\" must be a file name (no slashes)")));
@@ -279,8 +273,7 @@ mod tests {
     #[test]
     fn memory_plus_swap_becomes_swap_alone() {
         let alone = |limit: i64, swap: i64| {
-            let mut memory = LinuxMemory::default();
-            memory.set_limit(Some(limit)).set_swap(Some(swap));
+            let memory = LinuxMemory { limit: Some(limit), swap: Some(swap), ..LinuxMemory::default() };
             swap_alone(&memory).map_err(|error| error.source.to_string())
         };
         assert_eq!(alone(0, 0), Ok(None));
