@@ -199,15 +199,27 @@ pub fn begin(
         }
     };
     let process = Process { child: Some(child), channel };
-    if userns {
-        hand_over_maps(&process, &mut init, specified, (&uid_map, &gid_map), mount_root.take())?;
+    let mut enclosed = birthplace.is_some();
+    let mut settle = |enclosed: &mut bool| -> Result<(), Error> {
+        if userns {
+            hand_over_maps(&process, &mut init, specified, (&uid_map, &gid_map), mount_root.take())?;
+        }
+        if !*enclosed {
+            request.cgroup.enclose(process.child()?.pid, resources)?;
+            *enclosed = true;
+            process.channel.tell(Word::Cgroup)?;
+        }
+        Ok(())
+    };
+    if let Err(error) = settle(&mut enclosed) {
+        drop(process);
+        if enclosed {
+            let _ = request.cgroup.remove();
+        }
+        return Err(error);
     }
     // The child has its own copy of everything; of this one only what `start` needs is kept.
     let Init { program, mounts, .. } = init;
-    if birthplace.is_none() {
-        request.cgroup.enclose(process.child()?.pid, resources)?;
-        process.channel.tell(Word::Cgroup)?;
-    }
     Ok(Starting { process, program, mounts, hooks, description, listener })
 }
 

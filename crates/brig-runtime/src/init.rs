@@ -165,7 +165,7 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     run_hooks(init, channel, root.as_fd())?;
     set_up_stdio(init, channel, &root, found.pts.as_ref())?;
     rootfs::set_sysctls(found.proc.as_ref(), init.settings.sysctls.iter())?;
-    rootfs::change_root(root.as_fd(), init.pivot)?;
+    rootfs::change_root(root.as_fd(), init.rootfs, init.pivot)?;
     for mount in &found.readonly {
         rootfs::make_readonly(mount.as_fd())?;
     }

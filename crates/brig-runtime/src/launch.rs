@@ -90,10 +90,13 @@ pub fn start(waiting: &AtDoor<'_>) -> Result<Vec<String>, Error> {
     let socket =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).step(step)?;
     rustix::net::connect(&socket, &door_address(waiting.directory, waiting.name)?).step(step)?;
-    launch(
-        &Channel::from_fd(socket),
-        &Waiting { pid: waiting.pid, pidfd: waiting.pidfd, limits: &limits, listener: listener.as_ref() },
-    )
+    let channel = Channel::from_fd(socket);
+    // Of several at the door one is let in. For the others it closes unanswered.
+    match channel.receive() {
+        Ok(Some(packet)) if packet.word == Word::Ready => {}
+        _ => return Err(Error::invalid(step(), "somebody else has started it, or it has ended")),
+    }
+    launch(&channel, &Waiting { pid: waiting.pid, pidfd: waiting.pidfd, limits: &limits, listener: listener.as_ref() })
 }
 
 /// Opens a door to whoever knocks. The child's half.
@@ -101,8 +104,8 @@ pub(crate) fn answer_door(door: BorrowedFd<'_>) -> Result<Channel, Error> {
     loop {
         let socket = rustix::net::accept_with(door, SocketFlags::CLOEXEC).step(|| "wait for the start".into())?;
         let channel = Channel::from_fd(socket);
-        // One that leaves without a word was killed: the next may come.
-        if channel.expect(Word::Start).is_ok() {
+        // One that leaves without a word only looked, or was killed: the next may come.
+        if channel.say(Word::Ready).is_ok() && channel.expect(Word::Start).is_ok() {
             return Ok(channel);
         }
     }

@@ -27,7 +27,7 @@
 //! ```
 //!
 //! With a door, a listening socket, the child lets go of its maker after `Ready`. Whoever starts it, in another process at
-//! another time, connects to the door and carries the conversation on from `Start`.
+//! another time, connects to the door, hears `Ready` again, and carries the conversation on from there.
 //!
 //! `enter.rs` draws the same for a further process, where `Born` brings its pid and pidfd.
 

@@ -90,6 +90,7 @@ pub(crate) fn mount_all(
                     root.make_file(&destination, Mode::from_raw_mode(0o644))
                 };
                 let target = target.step(step)?;
+                check_not_in_proc(target.as_fd(), &destination).step(step)?;
                 if mount.options.copy_up && *directory {
                     copy_up(target.as_fd(), fd.as_fd())
                         .step(|| format!("copy the image's files to the volume at {}", destination.display()))?;
@@ -106,6 +107,7 @@ pub(crate) fn mount_all(
             Source::New { kind, source } => {
                 let step = || format!("mount {kind} on {}", destination.display());
                 let (target, new) = directory_for(root, kind, &destination).step(step)?;
+                check_not_in_proc(target.as_fd(), &destination).step(step)?;
                 let (fd, readonly) = new_mount(kind, source, &mount.options, target.as_fd(), new).step(step)?;
                 if mount.options.copy_up {
                     copy_up(target.as_fd(), fd.as_fd()).step(step)?;
@@ -138,6 +140,30 @@ fn clone_inside(root: &Root, path: &Path, options: &Options) -> io::Result<Owned
     Ok(clone)
 }
 
+/// Files of /proc over which a view of the container's own may lie, as LXCFS makes them.
+const OVER_PROC: [&str; 9] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/sys/kernel/ns_last_pid",
+];
+
+/// Refuses a mount over a part of a proc: labels and settings are written there, and are taken for written.
+fn check_not_in_proc(target: BorrowedFd<'_>, destination: &Path) -> io::Result<()> {
+    const PROC_MAGIC: i64 = 0x9fa0;
+    let allowed = OVER_PROC.iter().any(|path| Path::new(path) == destination) || destination == Path::new("/proc");
+    if allowed || rustix::fs::fstatfs(target)?.f_type != PROC_MAGIC {
+        return Ok(());
+    }
+    let why = format!("{} cannot be mounted because it is inside /proc", destination.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+}
+
 /// Puts a bind on its destination, which is made where it is missing.
 fn attach_bind(root: &Root, bind: BorrowedFd<'_>, destination: &Path) -> io::Result<()> {
     let directory = FileType::from_raw_mode(rustix::fs::fstat(bind)?.st_mode) == FileType::Directory;
@@ -146,6 +172,7 @@ fn attach_bind(root: &Root, bind: BorrowedFd<'_>, destination: &Path) -> io::Res
     } else {
         root.make_file(destination, Mode::from_raw_mode(0o644))?
     };
+    check_not_in_proc(target.as_fd(), destination)?;
     attach(bind, target.as_fd())
 }
 
@@ -392,11 +419,11 @@ pub(crate) fn mount_console(root: &Root, terminal: BorrowedFd<'_>) -> Result<(),
 /// Without `pivot` the root lies over `/` and is entered by chroot(2): the machine's own `/` is then a ramfs, from which nothing can
 /// pivot. Its mounts stay below in the namespace, out of reach of any path; its proc and sysfs are let go of, since a user
 /// namespace inside could mount its own only where a whole one is visible.
-pub(crate) fn change_root(root: BorrowedFd<'_>, pivot: bool) -> Result<(), Error> {
+pub(crate) fn change_root(root: BorrowedFd<'_>, place: Option<&Path>, pivot: bool) -> Result<(), Error> {
     let step = || "make the root file system the root".to_owned();
     rustix::process::fchdir(root).step(step)?;
     if !pivot {
-        let_go_of_kernel_mounts().step(step)?;
+        let_go_of_kernel_mounts(place).step(step)?;
         rustix::process::chroot(".").step(step)?;
         return rustix::process::chdir("/").step(step);
     }
@@ -406,14 +433,17 @@ pub(crate) fn change_root(root: BorrowedFd<'_>, pivot: bool) -> Result<(), Error
     rustix::process::chdir("/").step(step)
 }
 
-/// Unmounts every proc and sysfs of the machine in this mount namespace, the innermost first.
-fn let_go_of_kernel_mounts() -> io::Result<()> {
+/// Unmounts every proc and sysfs of the machine in this mount namespace, the innermost first; not those of the container, whose
+/// root lies at `root_place`.
+fn let_go_of_kernel_mounts(root_place: Option<&Path>) -> io::Result<()> {
     let text = std::fs::read_to_string("/proc/self/mountinfo")?;
     let mut places = Vec::new();
     for line in text.lines() {
         let kind = line.split(" - ").nth(1).and_then(|rest| rest.split(' ').next());
         let place = line.split(' ').nth(4).filter(|place| !place.contains('\\'));
-        if let (Some("proc" | "sysfs"), Some(place)) = (kind, place) {
+        if let (Some("proc" | "sysfs"), Some(place)) = (kind, place)
+            && !root_place.is_some_and(|root| Path::new(place).starts_with(root))
+        {
             places.push(place.to_owned());
         }
     }

@@ -1,0 +1,90 @@
+//! What brig-runtime does beyond the common ground, or in its own words.
+
+use crate::bundle::Bundle;
+use serde_json::{Value, json};
+
+#[test]
+fn errors_go_to_the_log_in_the_form_that_was_asked_for() {
+    let mut bundle = Bundle::new("true");
+    bundle.config["process"]["args"] = json!(["nosuch"]);
+    let said = bundle.call(&["--log", "log.json", "--log-format", "json", "run", bundle.id()]);
+    let line = std::fs::read_to_string(bundle.path("log.json")).unwrap();
+    let told: Value = serde_json::from_str(line.lines().last().unwrap()).unwrap();
+    assert_eq!(told["level"], "error");
+    let text = told["msg"].as_str().unwrap();
+    assert!(text.contains("run failed") && text.contains("executable file not found in $PATH"), "{text}");
+    assert_eq!(said.stderr.trim_end(), text, "people read it too");
+}
+
+#[test]
+fn a_kill_at_any_moment_of_a_start_leaves_what_delete_takes_away() {
+    // The maker is killed after a growing number of milliseconds, from before it does anything to after it is done.
+    let bundle = Bundle::new("exec sleep 1000");
+    let mut points = 0;
+    for step in 0..12u64 {
+        let mut child =
+            bundle.command(&["run", "-d", bundle.id()]).stdout(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(step * 1500));
+        let _ = child.kill();
+        child.wait().unwrap();
+        bundle.call(&["delete", "--force", bundle.id()]).ok();
+        assert!(!bundle.path("state").join(bundle.id()).exists());
+        points += 1;
+    }
+    println!("killed at {points} points");
+    bundle.leave(&["run", "-d", bundle.id()]);
+    assert_eq!(bundle.state()["status"], "running");
+}
+
+#[test]
+fn a_waiting_container_can_be_ended_and_asked_any_number_of_times() {
+    let bundle = Bundle::new("true");
+    bundle.leave(&["create", bundle.id()]);
+    for _ in 0..20 {
+        assert_eq!(bundle.state()["status"], "created");
+    }
+    bundle.call(&["kill", bundle.id(), "TERM"]).ok();
+    bundle.wait_for("stopped");
+    assert!(bundle.call(&["start", bundle.id()]).failed().contains("stopped"));
+}
+
+#[test]
+fn of_many_starts_at_once_one_wins() {
+    let bundle = Bundle::new("echo once; exec sleep 1000");
+    bundle.leave(&["create", bundle.id()]);
+    let starters: Vec<_> = (0..8)
+        .map(|_| {
+            let quiet = || std::process::Stdio::null();
+            bundle.command(&["start", bundle.id()]).stdout(quiet()).stderr(quiet()).spawn().unwrap()
+        })
+        .collect();
+    let won = starters.into_iter().filter_map(|mut s| s.wait().ok()).filter(std::process::ExitStatus::success).count();
+    assert_eq!(won, 1);
+    crate::bundle::wait("the output", || bundle.output() == "once\n");
+}
+
+#[test]
+fn features_and_the_new_configuration_are_json_that_tells_the_truth() {
+    let mut bundle = Bundle::new("true");
+    let features: Value = serde_json::from_str(&bundle.call(&["features"]).ok()).unwrap();
+    assert_eq!(features["ociVersionMax"], "1.3.0");
+    assert!(features["linux"]["capabilities"].as_array().unwrap().len() >= 41);
+    std::fs::remove_file(bundle.path("config.json")).unwrap();
+    let mut spec = std::process::Command::new(crate::bundle::runtime());
+    assert!(spec.arg("spec").current_dir(bundle.path("")).status().unwrap().success());
+    let text = std::fs::read_to_string(bundle.path("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    config["process"]["terminal"] = json!(false);
+    config["process"]["args"] = json!(["echo", "hello"]);
+    config["process"]["env"] = json!(["PATH=/bin"]);
+    config["linux"]["cgroupsPath"] = bundle.config["linux"]["cgroupsPath"].clone();
+    bundle.config = config;
+    assert_eq!(bundle.run().ok(), "hello\n");
+    for (option, words) in [("--nonsense", "not defined"), ("--bundle=/nonexistent", "/nonexistent")] {
+        let said = bundle.call(&["run", option, bundle.id()]).failed();
+        assert!(said.contains(words), "{said}");
+    }
+    for bad in ["../x", "a/b", ".", "a b"] {
+        assert!(bundle.call(&["run", bad]).failed().contains("ID format"), "{bad}");
+    }
+}
