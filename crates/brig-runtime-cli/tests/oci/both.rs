@@ -91,7 +91,8 @@ fn an_exec_joins_everything() {
     }
     std::fs::write(
         bundle.path("process.json"),
-        json!({"args": ["sh", "-c", "echo $B"], "env": ["B=2", "PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}}).to_string(),
+        json!({"args": ["sh", "-c", "echo $B"], "env": ["B=2", "PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}})
+            .to_string(),
     )
     .unwrap();
     assert_eq!(bundle.call(&["exec", "--process", "process.json", bundle.id()]).ok(), "2\n");

@@ -88,3 +88,20 @@ fn features_and_the_new_configuration_are_json_that_tells_the_truth() {
         assert!(bundle.call(&["run", bad]).failed().contains("ID format"), "{bad}");
     }
 }
+
+#[test]
+fn a_user_namespace_sees_id_mapped_binds_as_its_own() {
+    let mut bundle = Bundle::new("cat /proc/self/uid_map; stat -c %u /plain/f /mapped/f; echo more >> /mapped/f")
+        .with_user_namespace();
+    std::fs::create_dir(bundle.path("source")).unwrap();
+    std::fs::write(bundle.path("source/f"), "file\n").unwrap();
+    bundle.mount(json!({"destination": "/plain", "type": "bind", "source": "source", "options": ["rbind"]}));
+    bundle.mount(json!({"destination": "/mapped", "type": "bind", "source": "source", "options": ["rbind", "ridmap"]}));
+    let said = bundle.run().ok();
+    let words: Vec<&str> = said.split_whitespace().collect();
+    assert_eq!(words, ["0", "700000", "65536", "65534", "0"]);
+    let file = bundle.path("source/f");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "file\nmore\n");
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(std::fs::metadata(&file).unwrap().uid(), 0);
+}
