@@ -21,7 +21,9 @@ use brig_runtime::hooks::{self, Description, Moment};
 use brig_runtime::launch;
 use brig_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Mount, Process, Spec};
 use brig_sys::clone::Child;
+use brig_sys::mounts::{Attributes, set_attributes};
 use rustix::fs::{Mode, OFlags};
+use rustix::mount::MountPropagationFlags;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -154,7 +156,7 @@ fn bring_up(
     if let Some(flags) = seccomp_flags(plan) {
         plan.global.log.debug(&format!("seccomp filter flags: {flags}"));
     }
-    let starting = create::begin(request, |_| mount_root(plan.rootfs));
+    let starting = create::begin(request, |_| mount_root(plan.rootfs, plan.spec));
     let starting = starting.map_err(|error| (Failure::from(error).during(DURING), false))?;
     move_devices(plan.spec, &starting).map_err(after)?;
     plan.global.log.debug("child process in init(): it makes its mounts");
@@ -297,9 +299,18 @@ pub(crate) fn rootfs_path(spec: &Spec, bundle: &Path) -> Result<PathBuf, Failure
     path.canonicalize().step(|| format!("find the root file system {}", path.display()))
 }
 
-/// Binds the bundle's root file system, with what is mounted below it, as a detached mount.
-fn mount_root(path: &Path) -> Result<RootMounts, brig_runtime::Error> {
-    Ok(RootMounts { root: brig_monitor::overlay::directory(path)?, below: Vec::new() })
+/// Binds the bundle's root file system, with what is mounted below it, as a detached mount. No mount of it is shared with the
+/// machine's: what happens inside stays there, and pivot_root(2) takes no shared one.
+fn mount_root(path: &Path, spec: &Spec) -> Result<RootMounts, brig_runtime::Error> {
+    let root = brig_monitor::overlay::directory(path)?;
+    let propagation = match spec.linux.as_ref().map(|linux| linux.rootfs_propagation.as_str()) {
+        Some("shared" | "rshared" | "slave" | "rslave") => MountPropagationFlags::DOWNSTREAM,
+        _ => MountPropagationFlags::PRIVATE,
+    };
+    let attributes = Attributes { propagation: propagation.bits().into(), ..Attributes::default() };
+    let step = || format!("cut the root file system {} off from the machine's mounts", path.display());
+    set_attributes(root.as_fd(), &attributes, true).map_err(|error| brig_runtime::Error::setup(step(), error))?;
+    Ok(RootMounts { root, below: Vec::new() })
 }
 
 /// A terminal needs somebody who takes its other side.

@@ -216,3 +216,25 @@ fn an_update_changes_the_limits_and_events_tell_of_use() {
     assert_eq!(told["data"]["memory"]["usage"]["limit"], json!(32 << 20));
     assert_eq!(told["data"]["pids"]["limit"], json!(30));
 }
+
+/// As dockerd makes its containers' roots: each is a mount whose peers see what is mounted in it.
+#[test]
+fn a_root_that_is_a_shared_mount_is_cut_off() {
+    for propagation in [None, Some("rprivate"), Some("rslave")] {
+        let mut bundle = Bundle::new("mount -t tmpfs tmpfs /tmp && echo mounted");
+        if let Some(word) = propagation {
+            bundle.config["linux"]["rootfsPropagation"] = json!(word);
+        }
+        for set in ["bounding", "effective", "permitted"] {
+            bundle.config["process"]["capabilities"][set].as_array_mut().unwrap().push(json!("CAP_SYS_ADMIN"));
+        }
+        bundle.command(&[]);
+        let script = "mount --bind rootfs rootfs && mount --make-shared rootfs && \"$@\" && grep -c rootfs/tmp /proc/self/mountinfo; umount -l rootfs";
+        let mut inside = std::process::Command::new("unshare");
+        inside.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(&bundle.program);
+        inside.arg("--root").arg(bundle.path("state")).args(["run", bundle.id()]).current_dir(bundle.path(""));
+        let output = inside.output().unwrap();
+        let words = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(words, "mounted\n0\n", "{propagation:?}: {output:?}");
+    }
+}
