@@ -18,7 +18,7 @@ mod state;
 mod update;
 
 use crate::arguments::{self, Ends, Opt, Parsed, flag};
-use crate::failure::Failure;
+use crate::failure::{Failure, Step};
 use crate::global::{self, Global};
 
 /// A command as the command line names it.
@@ -70,46 +70,51 @@ pub(crate) fn main(words: &[String]) -> u8 {
             return failure.status;
         }
     };
-    if options.has("version") {
-        println!("{}", version());
-        return 0;
-    }
-    let Some((name, words)) = rest.split_first() else {
-        println!("{}", help());
-        return 0;
-    };
-    if options.has("help") || name == "help" {
-        let about = words.first().filter(|_| name == "help").and_then(|name| find(name));
-        println!("{}", about.map_or_else(help, command_help));
-        return 0;
-    }
-    let Some(command) = find(name) else {
-        if words.iter().any(|word| word == "-h" || word == "--help") {
-            println!("No help topic for '{name}'");
-            return 3;
-        }
-        global.log.error(&format!("no such command: `{name}` (`brig-runtime --help` lists them)"));
-        return 1;
-    };
-    let options: Vec<Opt> = command.options.iter().copied().chain([HELP]).collect();
-    let done = arguments::parse(words, &options, command.ends).and_then(|parsed| {
-        if parsed.has("help") {
-            println!("{}", command_help(command));
-            return Ok(0);
-        }
-        if command.enters {
-            crate::protect::go_on_protected()?;
-        }
-        global.log.debug(&format!("{name}: {}", parsed.operands.join(" ")));
-        (command.run)(&global, &parsed)
-    });
-    done.unwrap_or_else(|failure| {
+    dispatch(&global, &options, &rest).unwrap_or_else(|failure| {
         match &failure.bare {
             Some(bare) => global.log.bare_error(bare, &failure.to_string()),
             None => global.log.error(&failure.to_string()),
         }
         failure.status
     })
+}
+
+/// Finds the command and runs it; returns the exit status.
+fn dispatch(global: &Global, options: &Parsed, rest: &[String]) -> Result<u8, Failure> {
+    if options.has("version") {
+        return say(version() + "\n");
+    }
+    let Some((name, words)) = rest.split_first() else {
+        return say(help() + "\n");
+    };
+    if options.has("help") || name == "help" {
+        let about = words.first().filter(|_| name == "help").and_then(|name| find(name));
+        return say(about.map_or_else(help, command_help) + "\n");
+    }
+    let Some(command) = find(name) else {
+        if words.iter().any(|word| word == "-h" || word == "--help") {
+            return say(format!("No help topic for '{name}'\n")).map(|_| 3);
+        }
+        return Err(Failure::new(format!("no such command: `{name}` (`brig-runtime --help` lists them)")));
+    };
+    let options: Vec<Opt> = command.options.iter().copied().chain([HELP]).collect();
+    let parsed = arguments::parse(words, &options, command.ends)?;
+    if parsed.has("help") {
+        return say(command_help(command) + "\n");
+    }
+    if command.enters {
+        crate::protect::go_on_protected()?;
+    }
+    global.log.debug(&format!("{name}: {}", parsed.operands.join(" ")));
+    (command.run)(global, &parsed)
+}
+
+/// Prints on standard output; returns the exit status of success. Errors: nobody reads it, or it is full.
+pub(crate) fn say(text: impl AsRef<[u8]>) -> Result<u8, Failure> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_ref()).and_then(|()| out.flush()).step(|| "write to standard output")?;
+    Ok(0)
 }
 
 fn find(name: &str) -> Option<&'static Command> {

@@ -1,6 +1,6 @@
 //! `events`: prints what a container uses, and that it ran out of memory; one line of JSON each.
 
-use super::{Command, container_id};
+use super::{Command, container_id, say};
 use crate::arguments::{Ends, Opt, Parsed, flag, value};
 use crate::container::{Container, Status};
 use crate::failure::{Failure, Step};
@@ -8,7 +8,6 @@ use crate::global::Global;
 use brig_runtime::cgroup::{Cgroup, OomEvent};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 const OPTIONS: [Opt; 2] = [
@@ -91,7 +90,7 @@ fn report(container: &Container, cgroup: &Cgroup) -> Result<(), Failure> {
 fn print(event: &impl Serialize) -> Result<(), Failure> {
     let mut line = serde_json::to_vec(event).map_err(|error| Failure::step("print the event", &error))?;
     line.push(b'\n');
-    std::io::stdout().write_all(&line).step(|| "print the event")
+    say(line).map(drop)
 }
 
 /// Reads `100ms`, `5s`, `1m30s`, `1.5h`; a bare number has no unit and is refused.

@@ -1,6 +1,6 @@
 //! `features`: prints what this program can do, as JSON; runtime specification, features.md.
 
-use super::Command;
+use super::{Command, say};
 use crate::arguments::{Ends, Parsed};
 use crate::failure::Failure;
 use crate::global::Global;
@@ -114,8 +114,7 @@ fn run(_global: &Global, _parsed: &Parsed) -> Result<u8, Failure> {
         },
         "potentiallyUnsafeConfigAnnotations": ["org.systemd.property.", "org.criu.config"]
     });
-    println!("{}", serde_json::to_string_pretty(&features).unwrap_or_default());
-    Ok(0)
+    say(serde_json::to_string_pretty(&features).unwrap_or_default() + "\n")
 }
 
 const FLAGS: [&str; 4] = [

@@ -1,7 +1,7 @@
 //! `list`: prints all containers below the root.
 
-use super::Command;
 use super::state::{State, describe};
+use super::{Command, say};
 use crate::arguments::{Ends, Opt, Parsed, flag, value};
 use crate::container::Container;
 use crate::failure::{Failure, Step};
@@ -23,10 +23,7 @@ pub(crate) const COMMAND: Command = Command {
 fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
     let states = states(global)?;
     if parsed.has("quiet") {
-        for state in &states {
-            println!("{}", state.id);
-        }
-        return Ok(0);
+        return say(states.into_iter().map(|state| state.id + "\n").collect::<String>());
     }
     match parsed.filled("format") {
         None | Some("table") => {
@@ -34,13 +31,12 @@ fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
             rows.extend(states.into_iter().map(|s| {
                 [s.id, s.pid.to_string(), s.status.into(), s.bundle.display().to_string(), s.created, s.owner]
             }));
-            print!("{}", table(&rows));
+            say(table(&rows))
         }
-        Some("json") if states.is_empty() => println!("null"),
-        Some("json") => println!("{}", serde_json::to_string(&states).unwrap_or_default()),
-        Some(other) => return Err(Failure::new(format!("invalid format option: {other:?}"))),
+        Some("json") if states.is_empty() => say("null\n"),
+        Some("json") => say(serde_json::to_string(&states).unwrap_or_default() + "\n"),
+        Some(other) => Err(Failure::new(format!("invalid format option: {other:?}"))),
     }
-    Ok(0)
 }
 
 /// The states of all containers, by name. One that goes away meanwhile is left out.

@@ -1,6 +1,6 @@
 //! `ps`: lists the processes of a container.
 
-use super::Command;
+use super::{Command, say};
 use crate::arguments::{Ends, Opt, Parsed, value};
 use crate::container::Container;
 use crate::failure::{Failure, Step};
@@ -24,11 +24,10 @@ fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
     };
     let pids = Container::load(&global.root, id)?.cgroup()?.pids();
     match parsed.filled("format") {
-        Some("json") => println!("{}", serde_json::json!(pids)),
-        None | Some("table") => print!("{}", table(&pids, words)?),
-        Some(other) => return Err(Failure::new(format!("invalid format option: {other:?}"))),
+        Some("json") => say(format!("{}\n", serde_json::json!(pids))),
+        None | Some("table") => say(table(&pids, words)?),
+        Some(other) => Err(Failure::new(format!("invalid format option: {other:?}"))),
     }
-    Ok(0)
 }
 
 /// The lines of the machine's own ps(1) that are about these pids.

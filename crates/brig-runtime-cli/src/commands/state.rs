@@ -1,6 +1,6 @@
 //! `state`: prints what a container is doing, as JSON; runtime.md, "State".
 
-use super::{Command, container_id};
+use super::{Command, container_id, say};
 use crate::arguments::{Ends, Parsed};
 use crate::container::{Container, Status};
 use crate::failure::Failure;
@@ -22,9 +22,7 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
     let container = Container::load(&global.root, container_id(parsed)?)?;
-    let text = serde_json::to_string_pretty(&describe(&container)).unwrap_or_default();
-    println!("{text}");
-    Ok(0)
+    say(serde_json::to_string_pretty(&describe(&container)).unwrap_or_default() + "\n")
 }
 
 /// The state as `state` and `list -f json` print it, in the order that scripts have come to rely on.

@@ -105,3 +105,17 @@ fn a_user_namespace_sees_id_mapped_binds_as_its_own() {
     use std::os::unix::fs::MetadataExt;
     assert_eq!(std::fs::metadata(&file).unwrap().uid(), 0);
 }
+
+#[test]
+fn nobody_who_reads_is_an_error_and_no_crash() {
+    let bundle = Bundle::new("true");
+    let words = [vec!["--version"], vec!["features"], vec!["--help"], vec!["state", "--help"]];
+    for words in words {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = bundle.command(&words).stdout(writer).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {errors}");
+        assert!(errors.contains("cannot write to standard output"), "{words:?}: {errors}");
+    }
+}
