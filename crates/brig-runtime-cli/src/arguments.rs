@@ -102,7 +102,7 @@ pub(crate) fn parse(words: &[String], options: &[Opt], ends: Ends) -> Result<Par
                     let next = words.next().cloned();
                     next.ok_or_else(|| Failure::new(format!("flag needs an argument: -{name}")))?
                 }
-                (false, given) => boolean(name, given)?,
+                (false, given) => boolean(name, given.as_deref())?,
             };
             parsed.options.push((option.name, given));
             continue;
@@ -125,8 +125,8 @@ fn find<'a>(options: &'a [Opt], name: &str) -> Option<&'a Opt> {
     options.iter().find(|o| o.name == name || (o.short != '\0' && Some(o.short) == short))
 }
 
-fn boolean(name: &str, given: Option<String>) -> Result<String, Failure> {
-    match given.as_deref() {
+fn boolean(name: &str, given: Option<&str>) -> Result<String, Failure> {
+    match given {
         None | Some("true" | "1" | "t" | "T" | "TRUE" | "True") => Ok("true".into()),
         Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok("false".into()),
         Some(other) => Err(Failure::new(format!("invalid boolean value {other:?} for -{name}"))),

@@ -20,6 +20,7 @@ mod update;
 use crate::arguments::{self, Ends, Opt, Parsed, flag};
 use crate::failure::{Failure, Step};
 use crate::global::{self, Global};
+use std::fmt::Write;
 
 /// A command as the command line names it.
 pub(crate) struct Command {
@@ -144,7 +145,7 @@ fn help() -> String {
          USAGE:\n   {program} [OPTIONS] COMMAND [OPTIONS] [OPERANDS]\n\nCOMMANDS:\n"
     );
     for command in COMMANDS {
-        text += &format!("   {:<12}{}\n", command.name, command.about);
+        let _ = writeln!(text, "   {:<12}{}", command.name, command.about);
     }
     text + "\nGLOBAL OPTIONS:\n" + &options_help(global::OPTIONS)
 }

@@ -5,6 +5,7 @@
 
 use crate::error::{Context, Error};
 use brig_spec::runtime::LinuxCapabilities;
+use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::collections::BTreeSet;
 
@@ -81,17 +82,24 @@ pub fn name(number: u32) -> Option<String> {
 
 /// Returns the bounding set of the caller: what it can give to a container at most, unless that has a user namespace.
 pub fn available() -> u64 {
+    given(u64::MAX)
+}
+
+/// Returns which of the capabilities of `mask` the caller has in its bounding set, and so could give to a container. Each is a
+/// question to the kernel: only those that matter are asked about.
+fn given(mask: u64) -> u64 {
     let inside = |n: &u32| {
         let set = CapabilitySet::from_bits_retain(1 << n);
-        rustix::thread::capability_is_in_bounding_set(set).unwrap_or(false)
+        mask & (1 << n) != 0 && rustix::thread::capability_is_in_bounding_set(set).unwrap_or(false)
     };
     (0..64u32).filter(inside).fold(0, |mask, n| mask | 1 << n)
 }
 
 impl Sets {
     /// Reads the sets of a configuration, with a warning about each thing that is not granted. Names that this build does not
-    /// know are passed over, and what the caller itself lacks could never be granted.
-    pub fn parse(capabilities: Option<&LinuxCapabilities>, available: u64) -> (Self, Vec<String>) {
+    /// know are passed over, and what the caller itself lacks could never be granted, unless a user namespace is `own`: it has
+    /// every capability.
+    pub fn parse(capabilities: Option<&LinuxCapabilities>, own: bool) -> (Self, Vec<String>) {
         let Some(c) = capabilities else { return Default::default() };
         let mut unknown = BTreeSet::new();
         let mut read = |set: &[String]| {
@@ -102,15 +110,24 @@ impl Sets {
                     None => _ = unknown.insert(name.clone()),
                 }
             }
-            mask & available
+            mask
         };
-        let sets = Self {
+        let mut sets = Self {
             bounding: read(&c.bounding),
             effective: read(&c.effective),
             inheritable: read(&c.inheritable),
             permitted: read(&c.permitted),
             ambient: read(&c.ambient),
         };
+        if !own {
+            let all = [sets.bounding, sets.effective, sets.inheritable, sets.permitted, sets.ambient];
+            let given = given(all.into_iter().fold(0, |all, set| all | set));
+            for set in
+                [&mut sets.bounding, &mut sets.effective, &mut sets.inheritable, &mut sets.permitted, &mut sets.ambient]
+            {
+                *set &= given;
+            }
+        }
         let mut warnings = Vec::new();
         if !unknown.is_empty() {
             let names = Vec::from_iter(unknown).join(" ");
@@ -123,16 +140,16 @@ impl Sets {
         (sets, warnings)
     }
 
-    /// Drops everything outside the bounding set; needs CAP_SETPCAP, so it comes before the ids change. What there is to drop
-    /// is asked here and now: a new user namespace has all capabilities, those that its maker lacks too.
+    /// Drops everything outside the bounding set; needs CAP_SETPCAP, so it comes before the ids change. One that is not there is
+    /// dropped too, which costs less than to ask.
     pub fn apply_bounding(self) -> Result<(), Error> {
-        let present = available();
-        for n in 0..64u32 {
-            let bit = 1 << n;
-            if present & bit != 0 && self.bounding & bit == 0 {
-                let set = CapabilitySet::from_bits_retain(bit);
-                rustix::thread::remove_capability_from_bounding_set(set)
-                    .step(|| format!("drop {}", name(n).unwrap_or_default()))?;
+        for n in (0..64u32).filter(|n| self.bounding & (1 << n) == 0) {
+            let set = CapabilitySet::from_bits_retain(1 << n);
+            match rustix::thread::remove_capability_from_bounding_set(set) {
+                Ok(()) => {}
+                // Beyond the last that this kernel has.
+                Err(Errno::INVAL) => break,
+                result => result.step(|| format!("drop {}", name(n).unwrap_or_default()))?,
             }
         }
         Ok(())
@@ -175,8 +192,8 @@ mod tests {
             ambient: list(&["CAP_KILL"]),
             ..LinuxCapabilities::default()
         };
-        let (sets, warnings) = Sets::parse(Some(&wanted), 1 << 5);
-        assert_eq!(sets, Sets { bounding: 1 << 5, permitted: 1 << 5, ambient: 1 << 5, ..Sets::default() });
+        let (sets, warnings) = Sets::parse(Some(&wanted), true);
+        assert_eq!(sets, Sets { bounding: 1 << 5 | 1 << 21, permitted: 1 << 5, ambient: 1 << 5, ..Sets::default() });
         assert_eq!(
             warnings,
             [
@@ -184,6 +201,6 @@ mod tests {
                 "can't raise ambient capability CAP_KILL: it is not inheritable and permitted"
             ]
         );
-        assert_eq!(Sets::parse(None, u64::MAX), (Sets::default(), Vec::new()));
+        assert_eq!(Sets::parse(None, true), (Sets::default(), Vec::new()));
     }
 }

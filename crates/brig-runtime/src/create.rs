@@ -306,7 +306,7 @@ impl Starting {
 /// Shows a bind that the container's process made under other ids: by maps of its own, or by the container's.
 fn show(channel: &Channel, mounts: &[Mount], map: Option<&OwnedFd>, userns_path: &str) -> Result<(), Error> {
     let packet = channel.expect(Word::Shown)?;
-    let at = <[u8; 4]>::try_from(packet.bytes.as_slice()).map(u32::from_le_bytes).unwrap_or(u32::MAX);
+    let at = <[u8; 4]>::try_from(packet.bytes.as_slice()).map_or(u32::MAX, u32::from_le_bytes);
     let lost = || Error::invalid("show a mount under other ids", "it was not handed over");
     let mount = usize::try_from(at).ok().and_then(|at| mounts.get(at)).ok_or_else(lost)?;
     let bind = packet.fds.into_iter().next().ok_or_else(lost)?;

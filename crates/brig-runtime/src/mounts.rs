@@ -159,13 +159,12 @@ impl Mount {
             return opening.userns.ok_or_else(none);
         };
         let known = opening.maps.iter().position(|(known, _)| known == maps);
-        let at = match known {
-            Some(at) => at,
-            None => {
-                let made = userns_with_maps(&maps.0, &maps.1)?;
-                opening.maps.push((maps.clone(), made));
-                opening.maps.len() - 1
-            }
+        let at = if let Some(at) = known {
+            at
+        } else {
+            let made = userns_with_maps(&maps.0, &maps.1)?;
+            opening.maps.push((maps.clone(), made));
+            opening.maps.len() - 1
         };
         Ok(opening.maps[at].1.as_fd())
     }

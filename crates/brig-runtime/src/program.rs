@@ -73,8 +73,6 @@ impl Program {
             return Err(Error::invalid("start the container", "no command is given, and the image names none"));
         }
         let own_users = spec.namespace(LinuxNamespaceType::User).is_some();
-        // Its own user namespace has every capability, whatever the caller lacks.
-        let available = if own_users { u64::MAX } else { crate::capabilities::available() };
         let annotation = |key: &str| spec.annotations.get(key).filter(|v| !v.is_empty());
         let seccomp: Option<&LinuxSeccomp> = spec.linux.as_ref().and_then(|l| l.seccomp.as_ref());
         let size = process.console_size.as_ref().map(|s| {
@@ -83,7 +81,7 @@ impl Program {
         });
         // A named user of a further process comes in its own `username`; the container's comes as an annotation.
         let user = Some(process.user.username.clone()).filter(|u| !u.is_empty());
-        let (capabilities, warnings) = Sets::parse(process.capabilities.as_ref(), available);
+        let (capabilities, warnings) = Sets::parse(process.capabilities.as_ref(), own_users);
         Ok(Self {
             args: process.args.clone(),
             env: process.env.clone(),

@@ -77,6 +77,7 @@ const MOUNT_OPTIONS: [&str; 57] = [
 ];
 const MORE_MOUNT_OPTIONS: [&str; 5] = ["suid", "symfollow", "sync", "tmpcopyup", "unbindable"];
 
+#[allow(clippy::unnecessary_wraps)] // the form of all commands
 fn run(_global: &Global, _parsed: &Parsed) -> Result<u8, Failure> {
     let mount_options: Vec<&str> = MOUNT_OPTIONS.into_iter().chain(MORE_MOUNT_OPTIONS).collect();
     let capabilities: Vec<String> = (0..64).filter_map(brig_runtime::capabilities::name).collect();

@@ -6,6 +6,7 @@ use crate::arguments::{Ends, Opt, Parsed, flag, value};
 use crate::container::Container;
 use crate::failure::{Failure, Step};
 use crate::global::Global;
+use std::fmt::Write;
 
 const OPTIONS: [Opt; 2] =
     [value("format", 'f', "table or json (default: table)"), flag("quiet", 'q', "print the ids alone")];
@@ -65,7 +66,7 @@ fn table(rows: &[[String; 6]]) -> String {
     let mut text = String::new();
     for row in rows {
         for (cell, width) in row[..5].iter().zip(&widths) {
-            text += &format!("{cell:<width$}");
+            let _ = write!(text, "{cell:<width$}");
         }
         text += &row[5];
         text.push('\n');

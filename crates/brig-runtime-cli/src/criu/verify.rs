@@ -57,7 +57,7 @@ impl<'a> Expected<'a> {
         relabelled: bool,
     ) -> Result<Self, Failure> {
         let configured = spec.process.as_ref().and_then(|process| process.capabilities.as_ref());
-        let (sets, _) = Sets::parse(configured, u64::MAX);
+        let (sets, _) = Sets::parse(configured, true);
         let granted = sets.bounding | sets.permitted | sets.effective | sets.inheritable | sets.ambient;
         Ok(Self { spec, root, cgroup, cgroups: read(criu, "cgroup")?, relabelled, granted })
     }

@@ -57,7 +57,8 @@ fn inherited_descriptors_lead_nowhere() {
     let outside = bundle.path("");
     let call = |bundle: &Bundle, words: &str| {
         let _ = bundle.command(&["--version"]).output();
-        let opened: String = (3..10).map(|n| format!("exec {n}< {}; ", outside.display())).collect();
+        let opened: Vec<String> = (3..10).map(|n| format!("exec {n}< {};", outside.display())).collect();
+        let opened = opened.join(" ");
         let state = bundle.path("state");
         let line = format!("{opened} {} --root {} {words}", bundle.program.display(), state.display());
         let output = Command::new("sh").args(["-c", &line]).current_dir(&outside).output().unwrap();
@@ -283,7 +284,7 @@ fn hostile_configurations_are_errors() {
     try_text(b"[]");
     try_text(b"{\"ociVersion\": \"1.0.0\"}");
     try_text("[".repeat(100_000).as_bytes());
-    try_text(&[b' '; 17 << 20]);
+    try_text(&vec![b' '; 17 << 20]);
     let mut config: Value = bundle.config.clone();
     config["process"]["user"]["uid"] = json!(4_294_967_296u64);
     try_text(config.to_string().as_bytes());

@@ -116,11 +116,11 @@ impl Options {
                 "idmap" => sorted.idmap = Some(false),
                 "ridmap" => sorted.idmap = Some(true),
                 NO_SYMLINKS => sorted.no_symlinks = true,
+                // No file system asks for these any more; and those of the access time change nothing by themselves: every other
+                // setting of it takes their place.
                 "defaults" | "async" | "nomand" | "mand" | "silent" | "loud" | "noiversion" | "iversion"
-                | "nolazytime" | "remount" => {}
-                // Every other setting of the access time takes the place of these, which change nothing by themselves.
-                "atime" | "norelatime" | "nostrictatime" | "diratime" => {}
-                "ratime" | "rnorelatime" | "rnostrictatime" => {}
+                | "nolazytime" | "remount" | "atime" | "norelatime" | "nostrictatime" | "diratime" | "ratime"
+                | "rnorelatime" | "rnostrictatime" => {}
                 "rdiratime" => Change::Clear(attribute::NODIRATIME).apply(&mut sorted.recursive_attributes),
                 "" => return Err("an option is empty".into()),
                 _ => {
