@@ -61,6 +61,7 @@ pub(crate) struct Program {
     path: CString,
     words: StringList,
     environment: StringList,
+    version: i32,
 }
 
 impl Program {
@@ -82,12 +83,14 @@ impl Program {
         let path = std::path::absolute(path).step(|| format!("find {}", path.display()))?;
         let step = || format!("run {}", path.display());
         let environment = std::env::vars_os().map(|(key, value)| [key.as_bytes(), b"=", value.as_bytes()].concat());
-        let program = Self {
+        let mut program = Self {
             path: CString::new(path.as_os_str().as_bytes()).step(step)?,
             words: StringList::new(["criu", "swrk", "3"]).step(step)?,
             environment: StringList::new(environment).step(step)?,
+            version: 0,
         };
-        let version = program.version(&global.log)?;
+        let version = program.ask_version(&global.log)?;
+        program.version = version;
         global.log.debug(&format!("criu: {} has version {version}", path.display()));
         if version < OLDEST {
             return Err(Failure::new(format!("criu {version} is too old: {OLDEST} or newer is needed")));
@@ -95,7 +98,12 @@ impl Program {
         Ok(program)
     }
 
-    fn version(&self, log: &Log) -> Result<i32, Failure> {
+    /// Says whether it restores no_new_privs; prctl(2).
+    pub fn keeps_no_new_privs(&self) -> bool {
+        self.version >= 31_900
+    }
+
+    fn ask_version(&self, log: &Log) -> Result<i32, Failure> {
         let mut session = Session::start(self, Stdio::Null, &[])?;
         let answer = session.ask(log, Kind::Version, &request::request(Kind::Version, None), |_, _| Ok(()))?;
         answer.version.ok_or_else(|| Failure::new("criu does not tell its version"))

@@ -4,6 +4,7 @@
 //! draws the conversation of which `create.rs` and `init.rs` are the two halves.
 
 mod birth;
+pub mod binds;
 pub mod capabilities;
 pub mod cgroup;
 pub mod copy;

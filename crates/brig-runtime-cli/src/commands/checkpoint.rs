@@ -68,7 +68,8 @@ fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
         let _ = rustix::process::chdir(&container.record.bundle);
         let path = format!("/proc/{}/root", container.record.init.pid);
         let root = Root::open_directory(Path::new(&path)).step(|| format!("open {path}"))?;
-        externals::name_mounts(&mut options, &spec, &container.cgroup()?, &root)?;
+        let table = format!("/proc/{}/mountinfo", container.record.init.pid);
+        externals::name_mounts(&mut options, &spec, &container.cgroup()?, &root, &table)?;
         descriptors::write(directories.images.as_fd(), &container.record.descriptors)?;
     }
     let kind = if pre_dump { Kind::PreDump } else { Kind::Dump };

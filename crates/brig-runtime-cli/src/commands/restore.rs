@@ -32,7 +32,7 @@ use brig_spec::runtime::{LinuxNamespaceType, Spec};
 use brig_sys::clone::{Child, clone_process, flags::NEWNET, setns};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 const OPTIONS: [Opt; 20] = flags::with([
@@ -125,7 +125,10 @@ fn restore(
         spec: &spec,
         rootfs: &rootfs,
         cgroup: &cgroup,
+        id,
+        bundle,
         directory: &directory,
+        directory_fd: directory_fd.as_fd(),
         description: &description,
         stdio,
     };
@@ -133,18 +136,7 @@ fn restore(
     let finished = make::keep_configuration(directory_fd.as_fd(), &text)
         .and_then(|()| bring_up(&plan, &reached))
         .and_then(|child| {
-            let record = Record {
-                format: 1,
-                id: id.into(),
-                init: ProcessId::of(child.pid).step(|| "read the start time of the first process")?,
-                bundle: bundle.clone(),
-                rootfs: rootfs.clone(),
-                created: now_ns(),
-                owner: rustix::process::geteuid().as_raw(),
-                cgroup: cgroup.to_record(),
-                descriptors: if terminal { descriptors::null() } else { descriptors::own() },
-            };
-            let container = Container::write(directory.clone(), directory_fd, record)?;
+            let container = Container::load(&global.root, id)?;
             let console = hand_out(options, &child, reached.console.take())?;
             run_hooks(&spec, Moment::Poststart, &description, "running", child.pid)?;
             Ok((container, child, console))
@@ -166,7 +158,10 @@ struct Plan<'a> {
     spec: &'a Spec,
     rootfs: &'a Path,
     cgroup: &'a Cgroup,
+    id: &'a str,
+    bundle: &'a Path,
     directory: &'a Path,
+    directory_fd: BorrowedFd<'a>,
     description: &'a Description,
     stdio: Stdio,
 }
@@ -174,7 +169,7 @@ struct Plan<'a> {
 /// How far an attempt came, and what it found on its way.
 #[derive(Debug, Default)]
 struct Reached {
-    /// The cgroup is, or may be, this container's.
+    /// The cgroup is this container's.
     cgroup: Cell<bool>,
     /// The first process, as soon as there is one.
     pid: Cell<Option<i32>>,
@@ -194,7 +189,7 @@ fn bring_up(plan: &Plan<'_>, reached: &Reached) -> Result<Child, Failure> {
         }
     }
     let extra = externals::give_namespaces(&mut options, plan.spec)?;
-    externals::give_mounts(&mut options, plan.spec, plan.cgroup)?;
+    externals::give_mounts(&mut options, plan.spec, plan.cgroup, staged.binds())?;
     if plan.stdio == Stdio::Ours {
         for (number, pipe) in descriptors::inherited(plan.directories.images.as_fd())? {
             request::add_descriptor(&mut options, &pipe, number);
@@ -208,7 +203,14 @@ fn bring_up(plan: &Plan<'_>, reached: &Reached) -> Result<Child, Failure> {
     enclose(plan, &session, &mut options, reached)?;
     session.go();
     let relabelled = plan.parsed.filled("lsm-profile").is_some();
-    let expected = Expected::new(plan.spec, staged.path(), plan.cgroup, session.pid(), relabelled)?;
+    let keeps = plan.program.keeps_no_new_privs();
+    if !keeps && plan.spec.process.as_ref().is_some_and(|process| process.no_new_privileges) {
+        log.warning(
+            "criu before 3.19 does not restore no_new_privs: the container's processes may gain new privileges",
+        );
+    }
+    let expected = Expected::new(plan.spec, staged.path(), plan.cgroup, session.pid())?;
+    let expected = expected.relabelled(relabelled).keeps_no_new_privs(keeps);
     let request = request::request(Kind::Restore, Some(&options));
     session
         .ask(log, Kind::Restore, &request, |notification, fds| {
@@ -229,8 +231,8 @@ fn bring_up(plan: &Plan<'_>, reached: &Reached) -> Result<Child, Failure> {
 /// moved to there.
 fn enclose(plan: &Plan<'_>, session: &Session, options: &mut Message, reached: &Reached) -> Result<(), Failure> {
     let resources = plan.spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
-    reached.cgroup.set(true);
     plan.cgroup.enclose(session.pid(), resources)?;
+    reached.cgroup.set(true);
     let path = format!("/proc/{}/cgroup", session.pid());
     let text = std::fs::read_to_string(&path).step(|| format!("read {path}"))?;
     for line in text.lines() {
@@ -271,7 +273,7 @@ fn answer(
         }
         "pre-resume" => {
             let pid = reached.pid.get().unwrap_or(-1);
-            let checked = expected.check_identity(pid);
+            let checked = expected.check_identity(pid).and_then(|()| write_record(plan, pid));
             if checked.is_err() {
                 // criu only takes note of a failure here. What is dead does not go on.
                 Expected::kill(pid);
@@ -280,6 +282,23 @@ fn answer(
         }
         _ => Ok(()),
     }
+}
+
+/// Writes the record: as soon as the container goes on it is found.
+fn write_record(plan: &Plan<'_>, pid: i32) -> Result<(), Failure> {
+    let record = Record {
+        format: 1,
+        id: plan.id.into(),
+        init: ProcessId::of(pid).step(|| "read the start time of the first process")?,
+        bundle: plan.bundle.into(),
+        rootfs: plan.rootfs.into(),
+        created: now_ns(),
+        owner: rustix::process::geteuid().as_raw(),
+        cgroup: plan.cgroup.to_record(),
+        descriptors: if plan.stdio == Stdio::Null { descriptors::null() } else { descriptors::own() },
+    };
+    let directory_fd = plan.directory_fd.try_clone_to_owned().step(|| "keep the container's directory")?;
+    Container::write(plan.directory.into(), directory_fd, record).map(drop)
 }
 
 /// Sets up the loopback interface of the restored network namespace, which is an empty one.
@@ -335,10 +354,10 @@ fn undo(plan: &Plan<'_>, reached: &Reached) {
         if let Err(failure) = run_hooks(plan.spec, Moment::Poststop, plan.description, "stopped", 0) {
             plan.global.log.warning(&failure.to_string());
         }
-        let _ = plan.cgroup.kill_all();
     }
-    // A cgroup that was refused because others are in it is theirs.
-    if reached.cgroup.get() && plan.cgroup.pids().is_empty() {
+    // One whose making failed has taken itself away, or is another's.
+    if reached.cgroup.get() {
+        let _ = plan.cgroup.kill_all();
         let _ = plan.cgroup.remove();
     }
     let _ = container::forget(plan.directory);

@@ -7,6 +7,7 @@
 //!
 //! So an image says that there was a bind, and never of what: that is for the configuration alone to say.
 
+use super::mounted::{self, Mounted};
 use super::protobuf::Message;
 use super::request::{self, options as o};
 use super::{Session, bytes};
@@ -38,9 +39,8 @@ pub(crate) fn is_cgroup(mount: &Mount) -> bool {
 /// Every external mount: by its destination, the source on the machine.
 pub(crate) fn mounts(spec: &Spec, cgroup: &Cgroup) -> Result<BTreeMap<PathBuf, PathBuf>, Failure> {
     let mut found = BTreeMap::new();
-    // One v2 mount, and mounts in a namespace of cgroups, are file systems that criu makes itself.
-    let own_cgroup = spec.namespace(LinuxNamespaceType::Cgroup).is_some();
-    let cgroup_binds = !own_cgroup && !cgroup.layout().is_pure_v2();
+    // In a namespace of cgroups they are file systems that criu makes itself; else they are binds of the container's own.
+    let cgroup_binds = spec.namespace(LinuxNamespaceType::Cgroup).is_none();
     for mount in &spec.mounts {
         let destination = clean(&mount.destination);
         if is_bind(mount) {
@@ -48,6 +48,10 @@ pub(crate) fn mounts(spec: &Spec, cgroup: &Cgroup) -> Result<BTreeMap<PathBuf, P
             let source = std::path::absolute(source).step(|| format!("find {}", source.display()))?;
             found.insert(destination, source);
         } else if is_cgroup(mount) && cgroup_binds {
+            if cgroup.layout().is_pure_v2() {
+                found.extend(cgroup.directories().map(|directory| (destination.clone(), directory)));
+                continue;
+            }
             let hierarchies = &cgroup.layout().hierarchies;
             let names = hierarchies.iter().filter_map(|hierarchy| hierarchy.mount.file_name());
             found.extend(names.map(|name| destination.join(name)).zip(cgroup.directories()));
@@ -65,14 +69,21 @@ pub(crate) fn devices(spec: &Spec) -> impl Iterator<Item = PathBuf> {
     DEVICES.iter().map(PathBuf::from).chain(configured.map(|device| device.path.clone()))
 }
 
-/// Names the external mounts of a running container, whose root is `root`.
-pub(crate) fn name_mounts(options: &mut Message, spec: &Spec, cgroup: &Cgroup, root: &Root) -> Result<(), Failure> {
+/// Names the external mounts of a running container, whose root is `root` and whose mounts the file `table` lists.
+pub(crate) fn name_mounts(
+    options: &mut Message,
+    spec: &Spec,
+    cgroup: &Cgroup,
+    root: &Root,
+    table: &str,
+) -> Result<(), Failure> {
     let mut named = BTreeMap::new();
     for destination in mounts(spec, cgroup)?.into_keys() {
         if let Some(point) = point(root, &destination)? {
             named.insert(point, destination);
         }
     }
+    name_below(&mut named, spec, root, table)?;
     for path in masked(spec) {
         let is_file = |fd: &OwnedFd| {
             rustix::fs::fstat(fd).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) != FileType::Directory)
@@ -89,10 +100,49 @@ pub(crate) fn name_mounts(options: &mut Message, spec: &Spec, cgroup: &Cgroup, r
     Ok(())
 }
 
-/// Says where the external mounts come from when a container is restored.
-pub(crate) fn give_mounts(options: &mut Message, spec: &Spec, cgroup: &Cgroup) -> Result<(), Failure> {
+/// Names what came along with the binds: mounts below their source.
+fn name_below(named: &mut BTreeMap<PathBuf, PathBuf>, spec: &Spec, root: &Root, table: &str) -> Result<(), Failure> {
+    let mut points = Vec::with_capacity(spec.mounts.len());
+    for mount in &spec.mounts {
+        let destination = clean(&mount.destination);
+        points.extend(point(root, &destination)?.map(|point| (point, destination, is_bind(mount))));
+    }
+    let table = mounted::table(table)?;
+    for (own, destination, _) in points.iter().filter(|(_, _, bind)| *bind) {
+        for (below, place) in below(&table, own) {
+            // What lies within another mount of the configuration is that one's.
+            let nearer = |other: &Path| other != own && place.starts_with(other) && other.starts_with(own);
+            if !points.iter().any(|(other, ..)| nearer(other)) {
+                named.entry(place.to_owned()).or_insert_with(|| destination.join(below));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The mounts of a table that lie below a place: the rest of their path, and the whole of it.
+fn below<'a>(table: &'a [Mounted], place: &Path) -> Vec<(&'a Path, &'a Path)> {
+    let rest = |mounted: &'a Mounted| Some((mounted.point.strip_prefix(place).ok()?, mounted.point.as_path()));
+    table.iter().filter_map(rest).filter(|(rest, _)| !rest.as_os_str().is_empty()).collect()
+}
+
+/// Says where the external mounts come from when a container is restored: `binds` are the finished ones, by destination.
+pub(crate) fn give_mounts(
+    options: &mut Message,
+    spec: &Spec,
+    cgroup: &Cgroup,
+    binds: &[(PathBuf, PathBuf)],
+) -> Result<(), Failure> {
+    let staged: BTreeMap<&PathBuf, &PathBuf> = binds.iter().map(|(destination, path)| (destination, path)).collect();
+    let own = mounted::table("/proc/self/mountinfo")?;
     for (destination, source) in mounts(spec, cgroup)? {
-        request::add_mount(options, bytes(&destination), bytes(&source));
+        let source = staged.get(&destination).copied().unwrap_or(&source);
+        request::add_mount(options, bytes(&destination), bytes(source));
+    }
+    for (destination, source) in &staged {
+        for (below, source) in below(&own, source) {
+            request::add_mount(options, bytes(&destination.join(below)), bytes(source));
+        }
     }
     Ok(())
 }

@@ -21,10 +21,10 @@ use std::path::{Path, PathBuf};
 
 /// One line of a mount table.
 #[derive(Debug, PartialEq, Eq)]
-struct Mounted {
+pub(super) struct Mounted {
     device: String,
     root: String,
-    point: PathBuf,
+    pub point: PathBuf,
     options: String,
     kind: String,
 }
@@ -165,7 +165,8 @@ fn check_hidden(
     Ok(())
 }
 
-fn table(path: &str) -> Result<Vec<Mounted>, Failure> {
+/// Reads a mount table, in the order in which one lies over the other.
+pub(super) fn table(path: &str) -> Result<Vec<Mounted>, Failure> {
     let text = std::fs::read(path).step(|| format!("read {path}"))?;
     let lines = text.split(|b| *b == b'\n').filter(|line| !line.is_empty());
     lines.map(|line| parse(line).ok_or_else(|| Failure::new(format!("{path} has an unknown form")))).collect()

@@ -44,22 +44,29 @@ pub(crate) struct Expected<'a> {
     cgroups: String,
     /// Whether the caller names another security profile than the configuration.
     relabelled: bool,
+    /// Whether criu restores no_new_privs; an older one loses it, whatever the images say.
+    keeps_no_new_privs: bool,
     granted: u64,
 }
 
 impl<'a> Expected<'a> {
     /// Takes down what is to be expected, while the process `criu` is in the container's cgroups.
-    pub fn new(
-        spec: &'a Spec,
-        root: &'a Path,
-        cgroup: &'a Cgroup,
-        criu: i32,
-        relabelled: bool,
-    ) -> Result<Self, Failure> {
+    pub fn new(spec: &'a Spec, root: &'a Path, cgroup: &'a Cgroup, criu: i32) -> Result<Self, Failure> {
         let configured = spec.process.as_ref().and_then(|process| process.capabilities.as_ref());
         let (sets, _) = Sets::parse(configured, true);
         let granted = sets.bounding | sets.permitted | sets.effective | sets.inheritable | sets.ambient;
-        Ok(Self { spec, root, cgroup, cgroups: read(criu, "cgroup")?, relabelled, granted })
+        let cgroups = read(criu, "cgroup")?;
+        Ok(Self { spec, root, cgroup, cgroups, relabelled: false, keeps_no_new_privs: true, granted })
+    }
+
+    /// Tells that the caller names another security profile than the configuration.
+    pub fn relabelled(self, relabelled: bool) -> Self {
+        Self { relabelled, ..self }
+    }
+
+    /// Tells whether criu restores no_new_privs.
+    pub fn keeps_no_new_privs(self, keeps: bool) -> Self {
+        Self { keeps_no_new_privs: keeps, ..self }
     }
 
     /// Checks cgroups, namespaces, ids and mounts of the process `init` and all below it.
@@ -169,8 +176,8 @@ impl<'a> Expected<'a> {
                 return Err(refused(pid, &format!("has capabilities that the configuration does not grant ({name})")));
             }
         }
-        let process = self.spec.process.as_ref();
-        if process.is_some_and(|process| process.no_new_privileges) && field("NoNewPrivs") != Some("1") {
+        let forbidden = self.spec.process.as_ref().is_some_and(|process| process.no_new_privileges);
+        if forbidden && self.keeps_no_new_privs && field("NoNewPrivs") != Some("1") {
             return Err(refused(pid, "may gain new privileges, which the configuration forbids"));
         }
         let filtered = self.spec.linux.as_ref().is_some_and(|linux| linux.seccomp.is_some());
