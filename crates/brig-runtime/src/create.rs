@@ -11,6 +11,7 @@
 use crate::birth;
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error};
+use crate::handover;
 use crate::hooks::{self, Description, Moment};
 use crate::init::Init;
 use crate::launch::{Waiting, launch};
@@ -157,37 +158,37 @@ pub fn begin(
     }
     mounts::find_inside(&mut mounts, specified, request.rootfs)?;
     let userns = settings.namespaces.has(flags::NEWUSER);
-    let mut mount_root = Some(mount_root);
-    let mut root = None;
-    if !userns {
-        let userns = settings.namespaces.joined_userns();
-        let mut opening = Opening::new(userns);
-        mounts::open_binds(&mut mounts, specified, &mut opening)?;
-        root = mount_root.take().map(|m| m(userns)).transpose()?;
-        program.warnings.append(&mut opening.warnings);
-    }
     let resources = spec.linux.as_ref().and_then(|l| l.resources.as_ref());
-    let mut birthplace = None;
-    if request.cgroup.takes_births() && !request.cgroup.create(resources)?.nothing {
-        birthplace = request.cgroup.birthplace()?;
-    }
-    let (uid_map, gid_map) = (mounts::map_lines(&settings.uid_map), mounts::map_lines(&settings.gid_map));
     let mut init = Init {
         settings,
         program,
         mounts,
+        specified,
+        mount_root: Some(Box::new(mount_root)),
         devices: spec.linux.as_ref().map(|l| l.devices.clone()).unwrap_or_default(),
         cgroup: request.cgroup,
-        root,
+        root: None,
         stdio: request.stdio,
         keyring: request.keyring.then(|| std::ffi::CString::new(format!("_ses.{}", request.id)).unwrap_or_default()),
         rootfs: request.rootfs,
-        hooks: &hooks,
-        description: &description,
+        hooks: hooks.clone(),
+        description: description.clone(),
         door: request.door,
         pivot: request.pivot,
-        born_in_cgroup: birthplace.is_some(),
+        born_in_cgroup: false,
     };
+    if !userns {
+        // Namespaces that are joined are open by now, and stay so.
+        let joined = init.settings.namespaces.joined_userns().map(|fd| fd.try_clone_to_owned()).transpose();
+        let joined = joined.step(|| "keep the user namespace".into())?;
+        let userns = joined.as_ref().map(AsFd::as_fd);
+        handover::open(&mut init, &mut Opening::new(userns), userns)?;
+    }
+    let mut birthplace = None;
+    if request.cgroup.takes_births() && !request.cgroup.create(resources)?.nothing {
+        birthplace = request.cgroup.birthplace()?;
+    }
+    init.born_in_cgroup = birthplace.is_some();
     let (child, channel) = match birth::bear(&mut init, birthplace.as_ref().map(AsFd::as_fd)) {
         Ok(born) => born,
         Err(error) => {
@@ -202,7 +203,7 @@ pub fn begin(
     let mut enclosed = birthplace.is_some();
     let mut settle = |enclosed: &mut bool| -> Result<(), Error> {
         if userns {
-            hand_over_maps(&process, &mut init, specified, (&uid_map, &gid_map), mount_root.take())?;
+            handover::give(&mut init, process.child()?.pid, &process.channel)?;
         }
         if !*enclosed {
             request.cgroup.enclose(process.child()?.pid, resources)?;
@@ -221,45 +222,6 @@ pub fn begin(
     // The child has its own copy of everything; of this one only what `start` needs is kept.
     let Init { program, mounts, .. } = init;
     Ok(Starting { process, program, mounts, hooks, description, listener })
-}
-
-/// Writes the id maps, mounts what needs them, and hands all of it to the child.
-fn hand_over_maps(
-    process: &Process,
-    init: &mut Init<'_>,
-    specified: &[brig_spec::runtime::Mount],
-    (uid_map, gid_map): (&str, &str),
-    mount_root: Option<impl FnOnce(Option<BorrowedFd<'_>>) -> Result<RootMounts, Error>>,
-) -> Result<(), Error> {
-    let pid = process.child()?.pid;
-    std::fs::write(format!("/proc/{pid}/uid_map"), uid_map).step(|| "write the uid map".into())?;
-    std::fs::write(format!("/proc/{pid}/gid_map"), gid_map).step(|| "write the gid map".into())?;
-    let userns = rustix::fs::open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .step(|| "open the user namespace".into())?;
-    let root = mount_root.map(|m| m(Some(userns.as_fd()))).transpose()?;
-    let mut opening = Opening::new(Some(userns.as_fd()));
-    mounts::open_binds(&mut init.mounts, specified, &mut opening)?;
-    init.program.warnings.append(&mut opening.warnings);
-    let mut fds = Vec::new();
-    if let Some(root) = &root {
-        fds.push(root.root.as_fd());
-        fds.extend(root.below.iter().map(|(_, fd)| fd.as_fd()));
-    }
-    let below = root.as_ref().map_or(0, |root| root.below.len());
-    let mut text = vec![u8::try_from(below).map_err(|_| Error::invalid("hand the mounts over", "there are too many"))?];
-    for (destination, _) in root.iter().flat_map(|root| &root.below) {
-        use std::os::unix::ffi::OsStrExt;
-        text.extend(destination.as_os_str().as_bytes());
-        text.push(0);
-    }
-    for mount in &init.mounts {
-        if let Source::Bind { fd: Some(fd), .. } = &mount.source {
-            fds.push(fd.as_fd());
-        }
-    }
-    // Whether a bind is a directory is only known now, and the child's copy of the list does not have it.
-    text.extend(init.mounts.iter().map(|m| u8::from(!matches!(m.source, Source::Bind { directory: false, .. }))));
-    process.channel.send(Word::Maps, &text, &fds).step(|| "hand the mounts to the container's process".into())
 }
 
 impl Starting {

@@ -188,6 +188,8 @@ fn join_namespaces(pidfd: BorrowedFd<'_>) -> Result<(), Error> {
     // The user namespace comes last: it need not own the others, and then only the machine's rights reach them. A caller without
     // these has to be inside first.
     let machine = rustix::process::geteuid().is_root();
+    // A user may enter what belongs to the container's user namespace, and no namespace of the machine that the container shares.
+    let all = if machine { all } else { other_namespaces(pidfd).step(step)? & all };
     if machine {
         setns(pidfd, all).step(step)?;
         // A time namespace is joined only by a single-threaded process, which this is; the same one is no error, and a kernel may
@@ -214,4 +216,27 @@ fn join_namespaces(pidfd: BorrowedFd<'_>) -> Result<(), Error> {
         let _ = setns(pidfd, flags::NEWTIME);
     }
     Ok(())
+}
+
+/// Finds the kinds of namespaces in which a process is elsewhere than this one.
+fn other_namespaces(pidfd: BorrowedFd<'_>) -> std::io::Result<u64> {
+    use std::os::fd::AsRawFd;
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).map(str::trim).unwrap_or_default();
+    let kinds = [
+        ("mnt", flags::NEWNS),
+        ("cgroup", flags::NEWCGROUP),
+        ("uts", flags::NEWUTS),
+        ("ipc", flags::NEWIPC),
+        ("net", flags::NEWNET),
+        ("pid", flags::NEWPID),
+    ];
+    let mut others = 0;
+    for (kind, flag) in kinds {
+        let place = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}"));
+        if place(pid)? != place("self")? {
+            others |= flag;
+        }
+    }
+    Ok(others)
 }

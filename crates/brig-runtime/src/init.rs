@@ -3,9 +3,10 @@
 use crate::cgroup::Cgroup;
 use crate::create::RootMounts;
 use crate::error::{Context, Error};
+use crate::handover::{self, MountRoot};
 use crate::hooks::{self, Description, Moment};
 use crate::launch;
-use crate::mounts::{Mount, Source};
+use crate::mounts::Mount;
 use crate::program::{Program, Settled, open_terminal, own_stdio, place_stdio};
 use crate::protocol::{Channel, Word};
 use crate::rootfs;
@@ -18,11 +19,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// Everything that the child needs, allocated and opened by the parent.
-#[derive(Debug)]
 pub(crate) struct Init<'a> {
     pub settings: Settings,
     pub program: Program,
     pub mounts: Vec<Mount>,
+    /// The mounts as the configuration has them.
+    pub specified: &'a [brig_spec::runtime::Mount],
+    /// What makes the root, until it is called.
+    pub mount_root: Option<MountRoot<'a>>,
     pub devices: Vec<LinuxDevice>,
     pub cgroup: &'a Cgroup,
     /// The detached root mount; with a user namespace it comes with the word `Maps`.
@@ -33,8 +37,8 @@ pub(crate) struct Init<'a> {
     pub keyring: Option<std::ffi::CString>,
     /// Where the root lies on the machine.
     pub rootfs: Option<&'a Path>,
-    pub hooks: &'a Hooks,
-    pub description: &'a Description,
+    pub hooks: Hooks,
+    pub description: Description,
     /// The listening socket at which it waits for its start.
     pub door: Option<OwnedFd>,
     pub pivot: bool,
@@ -83,7 +87,7 @@ fn keep_only(first: i32, kept: [Option<BorrowedFd<'_>>; 2]) -> Result<(), Error>
 }
 
 fn execute(init: &Init<'_>, settled: &Settled, channel: &Channel) -> i32 {
-    let mut inside = Moment::StartContainer.of(init.hooks).to_vec();
+    let mut inside = Moment::StartContainer.of(&init.hooks).to_vec();
     for hook in inside.iter_mut().filter(|hook| hook.env.is_none()) {
         hook.env = Some(settled.environment.clone());
     }
@@ -105,13 +109,13 @@ fn own_state(init: &Init<'_>, status: &str) -> serde_json::Value {
 
 /// Lets the maker run its hooks, and runs those that belong here.
 fn run_hooks(init: &Init<'_>, channel: &Channel, root: BorrowedFd<'_>) -> Result<(), Error> {
-    let has = |moment: Moment| !moment.of(init.hooks).is_empty();
+    let has = |moment: Moment| !moment.of(&init.hooks).is_empty();
     if has(Moment::Prestart) || has(Moment::CreateRuntime) {
         channel.say(Word::Mounted).step(|| "report that the mounts stand".into())?;
         channel.expect(Word::Hooked)?;
     }
     if has(Moment::CreateContainer) {
-        let hooks = Moment::CreateContainer.of(init.hooks);
+        let hooks = Moment::CreateContainer.of(&init.hooks);
         let root = format!("/proc/self/fd/{}", root.as_raw_fd());
         hooks::run(Moment::CreateContainer, hooks, &own_state(init, "creating"), Path::new(&root))?;
     }
@@ -121,8 +125,7 @@ fn run_hooks(init: &Init<'_>, channel: &Channel, root: BorrowedFd<'_>) -> Result
 fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     let userns = init.settings.namespaces.has(flags::NEWUSER);
     if userns {
-        receive_mounts(init, channel)?;
-        become_root()?;
+        handover::take(init, channel)?;
     }
     // A user namespace that is joined was entered, with all others, by the process that bore this one.
     if init.settings.namespaces.joined_userns().is_none() {
@@ -185,34 +188,14 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     Ok(settled)
 }
 
-/// Takes over the root and the binds that the parent opened once the id maps stood.
-fn receive_mounts(init: &mut Init<'_>, channel: &Channel) -> Result<(), Error> {
-    let packet = channel.expect(Word::Maps)?;
-    let mut fds = packet.fds.into_iter();
-    let lost = || Error::invalid("take over the mounts", "the starter's list is cut short");
-    let root = fds.next().ok_or_else(lost)?;
-    let (count, mut text) = packet.bytes.split_first().ok_or_else(lost)?;
-    let mut below = Vec::new();
-    for _ in 0..*count {
-        use std::os::unix::ffi::OsStrExt;
-        let end = text.iter().position(|b| *b == 0).ok_or_else(lost)?;
-        below.push((std::ffi::OsStr::from_bytes(&text[..end]).into(), fds.next().ok_or_else(lost)?));
-        text = &text[end + 1..];
-    }
-    init.root = Some(RootMounts { root, below });
-    for (at, mount) in init.mounts.iter_mut().enumerate() {
-        if let Source::Bind { fd, directory } = &mut mount.source {
-            *fd = fds.next();
-            *directory = text.get(at).is_none_or(|b| *b != 0);
-        }
-    }
-    Ok(())
-}
-
 /// Becomes id 0 of the user namespace.
 pub(crate) fn become_root() -> Result<(), Error> {
     let step = || "become root of the user namespace".to_owned();
-    rustix::thread::set_thread_groups(&[]).step(step)?;
+    match rustix::thread::set_thread_groups(&[]) {
+        // A namespace that a user made for its own id alone lets no groups be dropped.
+        Ok(()) | Err(rustix::io::Errno::PERM) => {}
+        Err(errno) => return Err(errno).step(step),
+    }
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     rustix::thread::set_thread_res_gid(gid, gid, gid).step(step)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).step(step)

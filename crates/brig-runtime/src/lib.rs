@@ -11,6 +11,7 @@ pub mod copy;
 pub mod create;
 pub mod enter;
 pub mod error;
+mod handover;
 pub mod hooks;
 mod init;
 pub mod launch;

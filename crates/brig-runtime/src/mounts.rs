@@ -64,6 +64,8 @@ pub(crate) struct Mount {
 pub(crate) struct Opening<'a> {
     /// The container's user namespace, when it has one.
     userns: Option<BorrowedFd<'a>>,
+    /// Whether what source mounts forbid stays forbidden.
+    locked: bool,
     /// User namespaces made for id maps, by these.
     maps: Vec<((String, String), OwnedFd)>,
     /// What was done otherwise than asked for.
@@ -73,7 +75,12 @@ pub(crate) struct Opening<'a> {
 impl<'a> Opening<'a> {
     /// Begins with the container's user namespace, if any.
     pub fn new(userns: Option<BorrowedFd<'a>>) -> Self {
-        Self { userns, maps: Vec::new(), warnings: Vec::new() }
+        Self { userns, locked: userns.is_some(), maps: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Begins inside a user namespace, whose root may take nothing back that the machine forbids.
+    pub fn locked() -> Self {
+        Self { locked: true, ..Self::new(None) }
     }
 }
 
@@ -127,7 +134,7 @@ impl Mount {
         };
         let stat = rustix::fs::fstat(&clone).step(step)?;
         let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        self.options.apply(clone.as_fd(), opening.userns.is_some()).step(step)?;
+        self.options.apply(clone.as_fd(), opening.locked).step(step)?;
         if let Some(recursive) = self.options.idmap {
             let other_ids = || format!("show the files of {} under the container's ids", path.display());
             let userns = self.userns_of_maps(opening).step(other_ids)?;

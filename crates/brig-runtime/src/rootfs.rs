@@ -281,6 +281,10 @@ fn mount_cgroups(target: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool, o
     )?;
     attach(base.as_fd(), target)?;
     for (hierarchy, directory) in layout.hierarchies.iter().zip(cgroup.directories()) {
+        // A user's container may have no cgroup of its own there.
+        if !own_namespace && !directory.exists() {
+            continue;
+        }
         let name = hierarchy.mount.file_name().unwrap_or_default();
         rustix::fs::mkdirat(&base, name, Mode::from_raw_mode(0o755))?;
         let place = rustix::fs::openat(&base, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;

@@ -119,3 +119,40 @@ fn nobody_who_reads_is_an_error_and_no_crash() {
         assert!(errors.contains("cannot write to standard output"), "{words:?}: {errors}");
     }
 }
+
+#[test]
+fn a_user_without_privileges_runs_containers_and_enters_them() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let bundle = Bundle::new("true");
+    let (user, place) = (1500, bundle.path(""));
+    std::fs::copy(crate::bundle::runtime(), bundle.path("runtime")).unwrap();
+    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(std::process::Command::new("chown").args(["-Rh", "1500:1500"]).arg(&place).status().unwrap().success());
+    let call = |words: &[&str]| {
+        let mut command = std::process::Command::new(bundle.path("runtime"));
+        command.arg("--root").arg(bundle.path("users-state")).args(words).current_dir(&place).uid(user).gid(user);
+        let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    assert_eq!(call(&["spec", "--rootless"]), (Some(0), String::new()));
+    let path = bundle.path("config.json");
+    let configure = |script: &str| {
+        let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        config["process"]["terminal"] = json!(false);
+        config["process"]["args"] = json!(["sh", "-c", script]);
+        config["process"]["env"] = json!(["PATH=/bin"]);
+        std::fs::write(&path, config.to_string()).unwrap();
+    };
+    configure("id -u; cat /proc/self/uid_map; test -c /dev/null && echo device; hostname");
+    let (status, said) = call(&["run", "users"]);
+    let words: Vec<&str> = said.split_whitespace().collect();
+    assert_eq!((status, words), (Some(0), vec!["0", "0", "1500", "1", "device", "brig"]));
+    configure("exec sleep 1000 > /dev/null 2>&1");
+    let (status, said) = call(&["run", "-d", "users"]);
+    assert_eq!(status, Some(0), "{said}");
+    let (status, said) = call(&["exec", "users", "sh", "-c", "hostname; exit 4"]);
+    assert_eq!((status, said.as_str()), (Some(4), "brig\n"));
+    assert_eq!(call(&["delete", "--force", "users"]).0, Some(0));
+    assert_eq!(call(&["list", "-q"]), (Some(0), String::new()));
+}
