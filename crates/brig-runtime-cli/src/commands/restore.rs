@@ -112,6 +112,10 @@ fn restore(
     if let Some(process) = &spec.process {
         make::check_terminal(process, options)?;
     }
+    // As for `create`: its mounts would be those of the machine.
+    if spec.namespace(LinuxNamespaceType::Mount).is_none_or(|namespace| namespace.joined().is_some()) {
+        return Err(Failure::new("cannot restore the container: it has no mount namespace of its own"));
+    }
     let rootfs = make::rootfs_path(&spec, bundle)?;
     let cgroup = make::cgroup_of(global, &spec, id)?;
     let (directory, directory_fd) = Container::reserve(&global.root, id)?;

@@ -99,6 +99,20 @@ fn the_machines_namespaces_and_others() {
 }
 
 #[test]
+fn the_machines_mounts() {
+    if !here() {
+        return;
+    }
+    let mut bundle = Bundle::new();
+    let mut ends = bundle.run();
+    assert_eq!(ends.ask("a"), "1:a");
+    bundle.checkpoint();
+    bundle.spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "mount");
+    bundle.call(&["restore", "-d", "--image-path", "images", &bundle.name]).fails("no mount namespace of its own");
+    assert!(bundle.remains().is_empty(), "{:?}", bundle.remains());
+}
+
+#[test]
 fn mounts_of_the_images_own() {
     if !here() {
         return;
