@@ -7,8 +7,8 @@
 //! ```text
 //! parent   directory D | cgroup D | set FILE VALUE | birth D (v2) | move FILE (v1) | clone FLAGS
 //! child    bind FROM TO FLAGS | mount TYPE FROM TO FLAGS DATA | mkdir D | file F | node F MAJOR MINOR | link TO F
-//!          moved FLAGS | limit files|processes N | loopback | hostname N | put FILE VALUE | pivot D | readonly F | capabilities BOUNDING SETS | seccomp FILE
-//!          exec PROGRAM ARGUMENT...
+//!          remount D FLAGS | moved FLAGS | limit files|processes N | loopback | hostname N | put FILE VALUE | pivot D | readonly F
+//!          capabilities DROPPED SET | no-new-privileges | seccomp FILE | exec PROGRAM ARGUMENT...
 //! ```
 //!
 //! The parent waits, removes the cgroups and directories it made, and ends with the program's exit status.
@@ -16,7 +16,6 @@
 #![allow(clippy::print_stderr)] // a program that the bench starts
 
 use anyhow::{Context, Result, bail};
-use brig_runtime::capabilities::Sets;
 use brig_sys::clone::{clone_process, unshare};
 use brig_sys::exec::{StringList, execve};
 use brig_sys::seccomp::Instruction;
@@ -45,6 +44,7 @@ fn run(path: &std::ffi::OsStr) -> Result<u8> {
         Some(step) => read_filter(step[1])?,
         None => Vec::new(),
     };
+    let mut open = None;
     let (mut moves, mut made, mut birth, mut flags, mut first) = (Vec::new(), Vec::new(), None, 0, 0);
     for (at, step) in steps.iter().enumerate() {
         match step.as_slice() {
@@ -52,7 +52,15 @@ fn run(path: &std::ffi::OsStr) -> Result<u8> {
                 rustix::fs::mkdir(*directory, Mode::from_raw_mode(0o755)).context("cannot make a directory")?;
                 made.push((*directory, step[0] == "cgroup"));
             }
-            ["set", file, value] => write(file, value).with_context(|| format!("cannot write {value} to {file}"))?,
+            ["set", file, value] => {
+                if open.as_ref().is_none_or(|(opened, _)| opened != file) {
+                    open = Some((*file, open_file(file).with_context(|| format!("cannot open {file}"))?));
+                }
+                if let Some((_, fd)) = &open {
+                    rustix::io::write(fd, value.as_bytes())
+                        .with_context(|| format!("cannot write {value} to {file}"))?;
+                }
+            }
             ["move", file] => moves.push(*file),
             ["birth", cgroup] => birth = Some(open_directory(cgroup)?),
             ["clone", value] => {
@@ -64,6 +72,7 @@ fn run(path: &std::ffi::OsStr) -> Result<u8> {
     }
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let rest = &steps[first..];
+    drop(open);
     let child = clone_process(flags, birth.as_ref().map(AsFd::as_fd), || match child(rest, reader.as_fd(), &filter) {
         Ok(()) => 0,
         Err(error) => {
@@ -82,9 +91,12 @@ fn run(path: &std::ffi::OsStr) -> Result<u8> {
     Ok(ended.and_then(|e| e.exit_status()).and_then(|s| u8::try_from(s).ok()).unwrap_or(255))
 }
 
+fn open_file(file: &str) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
 fn write(file: &str, value: &str) -> rustix::io::Result<()> {
-    let fd = rustix::fs::open(file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::io::write(&fd, value.as_bytes()).map(drop)
+    rustix::io::write(open_file(file)?, value.as_bytes()).map(drop)
 }
 
 fn open_directory(path: &str) -> rustix::io::Result<OwnedFd> {
@@ -104,6 +116,7 @@ fn read_filter(path: &str) -> Result<Vec<Instruction>> {
 
 fn child(steps: &[Vec<&str>], parent: BorrowedFd<'_>, filter: &[Instruction]) -> Result<()> {
     rustix::process::setsid()?;
+    rustix::process::umask(Mode::empty());
     rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     for step in steps {
         one(step, parent, filter).with_context(|| format!("step {step:?}"))?;
@@ -164,12 +177,21 @@ fn one(step: &[&str], parent: BorrowedFd<'_>, filter: &[Instruction]) -> Result<
             rustix::mount::mount_bind_recursive(*path, *path)?;
             rustix::mount::mount_remount(*path, MountFlags::BIND | MountFlags::RDONLY, c"")?;
         }
-        ["capabilities", bounding, set] => {
-            let (bounding, set) = (bounding.parse()?, set.parse()?);
-            let sets = Sets { bounding, effective: set, permitted: set, ..Sets::default() };
-            sets.apply_bounding()?;
-            sets.apply()?;
+        ["remount", path, flags] => {
+            let flags = MountFlags::from_bits_retain(flags.parse()?);
+            rustix::mount::mount_remount(*path, MountFlags::BIND | flags, c"")?;
         }
+        ["capabilities", dropped, set] => {
+            use rustix::thread::{CapabilitySet, CapabilitySets};
+            let (dropped, set): (u64, u64) = (dropped.parse()?, set.parse()?);
+            for bit in (0..64).map(|n| 1 << n).filter(|bit| dropped & bit != 0) {
+                rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(bit))?;
+            }
+            let set = CapabilitySet::from_bits_retain(set);
+            let sets = CapabilitySets { effective: set, permitted: set, inheritable: CapabilitySet::empty() };
+            rustix::thread::set_capabilities(None, sets)?;
+        }
+        ["no-new-privileges"] => rustix::thread::set_no_new_privs(true)?,
         ["seccomp", _] => {
             brig_sys::seccomp::install(filter, 0)?;
         }

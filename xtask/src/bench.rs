@@ -18,6 +18,7 @@ mod peers;
 mod place;
 mod pull;
 mod recipe;
+mod runtime;
 mod table;
 
 use anyhow::{Result, bail};
@@ -30,7 +31,7 @@ cargo xtask bench [--count N] [--pulls N] [--only CASE[,CASE]] [--cold] [--keep]
 
   --count N    runs of each command (30)
   --pulls N    pulls by each engine (5)
-  --only ...   of: none, bridge, exec, memory, pull (all)
+  --only ...   of: none, bridge, exec, memory, pull, runtime (all)
   --cold       measure each command after a pause, and not as in a row of starts (see below)
   --keep       leave the recipe, the bundle and the strace of the kernel alone in target/bench
   --no-build   take target/release as it is
@@ -51,7 +52,7 @@ struct Options {
     build: bool,
 }
 
-const CASES: [&str; 5] = ["none", "bridge", "exec", "memory", "pull"];
+const CASES: [&str; 6] = ["none", "bridge", "exec", "memory", "pull", "runtime"];
 
 impl Options {
     fn parse(words: &[&str]) -> Result<Option<Self>> {
@@ -82,6 +83,11 @@ impl Options {
     fn wants(&self, case: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|c| c == case)
     }
+
+    /// Whether anything is measured beside the runtime by itself.
+    fn wants_engine(&self) -> bool {
+        CASES.iter().any(|case| *case != "runtime" && self.wants(case))
+    }
 }
 
 /// Runs the cases that the words ask for. Errors: no root, a failed build, or a timed command that did not do its work.
@@ -90,11 +96,12 @@ pub fn run(root: &Path, words: &[&str]) -> Result<()> {
         print!("{HELP}");
         return Ok(());
     };
-    let place = Place::make(root, options.keep, options.build)?;
+    let place = Place::make(root, options.keep, options.build, options.wants_engine())?;
     println!("{}", Place::describe());
     // Whatever happened, the machine is left as it was found.
     let result = cases(&options, &place);
     peers::remove_containers(&place);
+    runtime::remove_containers(&place);
     recipe::remove_parents()?;
     place.close()?;
     if let Some(reason) = result? {
@@ -105,6 +112,17 @@ pub fn run(root: &Path, words: &[&str]) -> Result<()> {
 
 /// Measures; returns why the figures cannot be trusted, if so.
 fn cases(options: &Options, place: &Place) -> Result<Option<String>> {
+    let mut void = None;
+    if options.wants_engine() {
+        void = engine_cases(options, place)?;
+    }
+    if options.wants("runtime") {
+        void = void.or(runtime::run(place, options.count, options.cold)?);
+    }
+    Ok(void)
+}
+
+fn engine_cases(options: &Options, place: &Place) -> Result<Option<String>> {
     let engines = peers::Engines::prepare(place)?;
     for missing in &engines.missing {
         println!("missing: {missing}");

@@ -22,6 +22,10 @@ pub struct Peer {
     pub command: Vec<String>,
     /// The exit status that proves that the work was done.
     pub status: i32,
+    /// What it writes, where that proves it too.
+    pub output: Option<&'static str>,
+    /// What follows, one after the other; all of it counts.
+    pub then: Vec<Then>,
     /// Whether the record, directories and interfaces of the command are gone.
     pub gone: Box<dyn Fn() -> bool + Sync>,
     /// Whether a cgroup v2 mount beside v1 is taken from its sight, without which crun refuses to work.
@@ -40,12 +44,22 @@ impl Peer {
             name,
             command,
             status,
+            output: None,
+            then: Vec::new(),
             gone: Box::new(|| true),
             without_unified: false,
             before: Box::new(|| Ok(())),
             counts_cpu: true,
         }
     }
+}
+
+/// A further part of what is timed.
+pub enum Then {
+    /// A command that succeeds.
+    Command(Vec<String>),
+    /// Waits until a process that the commands have left behind ends, with this status.
+    Ends(i32),
 }
 
 /// What one run cost.
@@ -111,20 +125,27 @@ pub fn interleaved(peers: &[Peer], warm: Option<&Peer>, count: usize) -> Result<
 
 /// Runs one peer once.
 pub fn once(peer: &Peer) -> Result<Sample> {
-    if peer.without_unified {
-        // The namespace of a thread is that of the programs it starts.
-        return std::thread::scope(|scope| {
-            let hidden = || -> Result<Sample> {
-                brig_sys::clone::unshare(brig_sys::clone::flags::NEWNS).context("cannot leave the mount namespace")?;
-                let unified = super::place::UNIFIED;
-                rustix::mount::unmount(unified, rustix::mount::UnmountFlags::DETACH)
-                    .with_context(|| format!("cannot take {unified} away"))?;
-                timed(peer)
-            };
-            scope.spawn(hidden).join().unwrap_or_else(|_| bail!("the thread of {} broke down", peer.name))
-        });
+    in_sight(peer.without_unified, || timed(peer))
+}
+
+/// Does something where a cgroup v2 mount beside v1 may be out of sight.
+pub fn in_sight<T: Send>(without_unified: bool, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    if !without_unified {
+        return work();
     }
-    timed(peer)
+    // The namespace of a thread is that of the programs it starts.
+    std::thread::scope(|scope| {
+        let hidden = || -> Result<T> {
+            brig_sys::clone::unshare(brig_sys::clone::flags::NEWNS).context("cannot leave the mount namespace")?;
+            let unified = super::place::UNIFIED;
+            rustix::mount::unmount(unified, rustix::mount::UnmountFlags::DETACH)
+                .with_context(|| format!("cannot take {unified} away"))?;
+            // What crun writes there all the same goes with the namespace, and not onto what lay below.
+            rustix::mount::mount("bench", unified, "tmpfs", rustix::mount::MountFlags::empty(), None)?;
+            work()
+        };
+        scope.spawn(hidden).join().unwrap_or_else(|_| bail!("the thread of a measurement broke down"))
+    })
 }
 
 fn timed(peer: &Peer) -> Result<Sample> {
@@ -132,15 +153,28 @@ fn timed(peer: &Peer) -> Result<Sample> {
     let baseline = children()?;
     // Files and not pipes: a process that stays behind must not keep the reader.
     let (output, errors) = (tempfile::tempfile()?, tempfile::tempfile()?);
-    let mut command = Command::new(&peer.command[0]);
-    command.args(&peer.command[1..]).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(errors.try_clone()?);
+    let one = |command: &[String]| {
+        let mut started = Command::new(&command[0]);
+        started.args(&command[1..]).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(errors.try_clone()?);
+        let child = started.spawn().with_context(|| format!("cannot start {}", command[0]))?;
+        let pid = rustix::process::Pid::from_child(&child);
+        let ended = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)?;
+        anyhow::Ok(ended.and_then(|e| e.exit_status()))
+    };
     let cpu = cpu_of_children()?;
     let began = Instant::now();
-    let child = command.spawn().with_context(|| format!("cannot start {}", peer.command[0]))?;
-    let pid = rustix::process::Pid::from_child(&child);
-    let ended = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)?;
+    let mut status = one(&peer.command)?;
+    for then in &peer.then {
+        if status != Some(peer.status) {
+            break;
+        }
+        let ended = match then {
+            Then::Command(command) => one(command)? == Some(0),
+            Then::Ends(status) => adopted_end(&baseline)? == Some(*status),
+        };
+        status = status.filter(|_| ended);
+    }
     let returned = began.elapsed();
-    let status = ended.and_then(|e| e.exit_status());
     loop {
         reap();
         // What ran before and ended meanwhile is no concern of this command.
@@ -148,7 +182,7 @@ fn timed(peer: &Peer) -> Result<Sample> {
             break;
         }
         if began.elapsed() > LEFT_MAX {
-            bail!("`{}` left something behind for {LEFT_MAX:?}: {}", peer.command.join(" "), text(errors));
+            bail!("`{}` left something behind for {LEFT_MAX:?}: {}", peer.command.join(" "), text(&errors));
         }
         std::thread::sleep(Duration::from_micros(50));
     }
@@ -156,14 +190,29 @@ fn timed(peer: &Peer) -> Result<Sample> {
     let cpu = cpu_of_children()?.saturating_sub(cpu);
     if status != Some(peer.status) {
         let command = peer.command.join(" ");
-        bail!("`{command}` ended with {status:?} instead of {}: {}{}", peer.status, text(errors), text(output));
+        bail!("`{command}` ended with {status:?} instead of {}: {}{}", peer.status, text(&errors), text(&output));
+    }
+    if let Some(expected) = peer.output.filter(|expected| *expected != text(&output)) {
+        bail!("`{}` did not say `{expected}`: {}{}", peer.command.join(" "), text(&errors), text(&output));
     }
     Ok(Sample { returned, wall, cpu })
 }
 
-fn text(mut file: File) -> String {
+/// Waits for the one process that was adopted since, and returns its status.
+fn adopted_end(baseline: &BTreeSet<i32>) -> Result<Option<i32>> {
+    let Some(pid) = children()?.difference(baseline).next().copied() else { return Ok(None) };
+    let ended = rustix::process::waitid(
+        WaitId::Pid(rustix::process::Pid::from_raw(pid).context("a process without a number")?),
+        WaitIdOptions::EXITED,
+    )?;
+    Ok(ended.and_then(|e| e.exit_status()))
+}
+
+/// What was written to a file since it was made.
+pub fn text(file: &File) -> String {
     use std::io::{Read, Seek};
     let mut text = String::new();
+    let mut file = file;
     let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
     text
 }
@@ -200,7 +249,8 @@ pub fn wait_for_children() -> Result<()> {
     }
 }
 
-fn cpu_of_children() -> Result<Duration> {
+/// User and system time of all processes that were buried so far.
+pub fn cpu_of_children() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let micros = |t: nix::sys::time::TimeVal| u64::try_from(t.tv_sec() * 1_000_000 + t.tv_usec()).unwrap_or(0);
     Ok(Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time())))
@@ -213,7 +263,7 @@ pub fn plain(command: &[String]) -> Result<String> {
     child.args(&command[1..]).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(errors.try_clone()?);
     let status = child.status().with_context(|| format!("cannot start {}", command[0]))?;
     if !status.success() {
-        bail!("`{}` failed ({status}): {}", command.join(" "), text(errors));
+        bail!("`{}` failed ({status}): {}", command.join(" "), text(&errors));
     }
-    Ok(text(output))
+    Ok(text(&output))
 }

@@ -52,13 +52,14 @@ impl Running {
     }
 }
 
-fn installed(program: &str) -> bool {
+/// Whether a program is in the PATH.
+pub fn installed(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':').any(|directory| Path::new(directory).join(program).exists())
 }
 
 /// Whether a directory has no entries, hidden ones aside, or is not there.
-fn is_empty(directory: &Path) -> bool {
+pub fn is_empty(directory: &Path) -> bool {
     let Ok(mut entries) = std::fs::read_dir(directory) else { return true };
     !entries.any(|e| e.is_ok_and(|e| !e.file_name().as_encoded_bytes().starts_with(b".")))
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! /var/tmp/brig-bench.XXXX/
 //!   pair/brig, brig-runtime     the installed pair of programs
+//!   alone/brig-runtime          the runtime where nothing else of brig is
 //!   single/brig                 the one file
 //!   rootfs/                     bin/noop, bin/busybox: a plain root for runc and the kernel alone
 //!   rootfs.tar, archive.tar     the same as an image
@@ -30,13 +31,13 @@ pub struct Place {
 }
 
 impl Place {
-    /// Builds the programs and makes the image. The caller has one thread only.
-    pub fn make(root: &Path, keep: bool, wants_build: bool) -> Result<Self> {
+    /// Builds the programs, without the engine if none is wanted, and makes the image. The caller has one thread only.
+    pub fn make(root: &Path, keep: bool, wants_build: bool, wants_engine: bool) -> Result<Self> {
         if !rustix::process::geteuid().is_root() {
             bail!("containers need root here; run it with sudo");
         }
         if wants_build {
-            build(root)?;
+            build(root, wants_engine)?;
         }
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         use brig_sys::clone::flags;
@@ -50,14 +51,16 @@ impl Place {
         }
         let directory = tempfile::Builder::new().prefix("brig-bench.").tempdir_in("/var/tmp")?;
         let place = Self { directory, kept: keep.then(|| root.join("target/bench")) };
-        let built = root.join("target/release");
-        for (program, to) in [
-            ("brig", "pair/brig"),
-            ("brig-runtime", "pair/brig-runtime"),
-            ("brig", "single/brig"),
+        // This program was built there too.
+        let own = std::env::current_exe().context("cannot find this program")?;
+        let built = own.ancestors().nth(2).context("this program lies nowhere")?.join("release");
+        let engine = [("brig", "pair/brig"), ("brig-runtime", "pair/brig-runtime"), ("brig", "single/brig")];
+        for (program, to) in engine.into_iter().filter(|_| wants_engine).chain([
+            ("brig-runtime", "alone/brig-runtime"),
             ("bench-bare", "bench-bare"),
+            ("bench-peak", "bench-peak"),
             ("bench-noop", "rootfs/bin/noop"),
-        ] {
+        ]) {
             place.copy(&built.join(program), to)?;
         }
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].iter().find(|p| Path::new(p).exists());
@@ -123,7 +126,15 @@ impl Place {
     pub fn close(self) -> Result<()> {
         if let Some(kept) = &self.kept {
             std::fs::create_dir_all(kept)?;
-            for name in ["bare.strace", "overlay.recipe", "plain.recipe", "unfiltered.recipe", "bundle/config.json"] {
+            for name in [
+                "bare.strace",
+                "overlay.recipe",
+                "plain.recipe",
+                "unfiltered.recipe",
+                "bundle/config.json",
+                "runtime.recipe",
+                "runtime.strace",
+            ] {
                 let from = self.path(name);
                 if from.exists() {
                     std::fs::copy(&from, kept.join(Path::new(name).file_name().unwrap_or_default()))?;
@@ -148,10 +159,11 @@ impl Place {
     }
 }
 
-fn build(root: &Path) -> Result<()> {
+fn build(root: &Path, engine: bool) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--release", "--quiet", "-p", "brig", "-p", "brig-runtime-cli", "-p", "xtask"]);
+    command.args(["build", "--release", "--quiet", "-p", "brig-runtime-cli", "-p", "xtask"]);
+    command.args(["-p", "brig"].into_iter().filter(|_| engine));
     let status = command.args(["--bins"]).current_dir(root).status().context("cannot run cargo")?;
     if !status.success() {
         bail!("the release build failed");

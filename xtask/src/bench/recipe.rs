@@ -92,20 +92,24 @@ pub fn remove_parents() -> Result<()> {
 
 /// Writes the recipe of the kernel alone.
 pub fn write(place: &Place, spec: &Value, kind: Kind) -> Result<()> {
-    let parsed: Spec = serde_json::from_value(spec.clone()).context("cannot understand the configuration")?;
-    let filter = parsed.linux.as_ref().and_then(|l| l.seccomp.as_ref()).context("the container had no filter")?;
-    let mut bytes = Vec::new();
-    for i in brig_runtime::seccomp::compile(filter)?.instructions {
-        bytes.extend_from_slice(&i.code.to_ne_bytes());
-        bytes.extend_from_slice(&[i.jt, i.jf]);
-        bytes.extend_from_slice(&i.k.to_ne_bytes());
+    write_as(place, spec, kind, "bare", kind.file())
+}
+
+/// Writes it for a cgroup of that name, to that file.
+pub fn write_as(place: &Place, spec: &Value, kind: Kind, group: &str, file: &str) -> Result<()> {
+    if kind != Kind::Unfiltered {
+        write_filter(place, spec)?;
     }
-    std::fs::write(place.path("filter"), bytes)?;
     let (hierarchies, pure_v2) = hierarchies()?;
     let mut out = String::new();
     let (root, work) = (place.text("rootfs"), place.text("bare"));
     let overlay = kind == Kind::Overlay;
-    parent(&mut out, spec, &hierarchies, pure_v2, overlay.then_some(work.as_str()))?;
+    if overlay {
+        for directory in ["", "/upper", "/work", "/root"] {
+            writeln!(out, "directory\t{work}{directory}")?;
+        }
+    }
+    parent(&mut out, spec, &hierarchies, pure_v2, group)?;
     let root = if overlay {
         let data = format!(
             "lowerdir={root},upperdir={work}/upper,workdir={work}/work,redirect_dir=nofollow,metacopy=off,index=off,xino=off"
@@ -116,29 +120,50 @@ pub fn write(place: &Place, spec: &Value, kind: Kind) -> Result<()> {
         writeln!(out, "bind\t{root}\t{root}\t0")?;
         root
     };
-    mounts(&mut out, spec, &root, &hierarchies, pure_v2)?;
-    rest(&mut out, place, spec, &root, kind)?;
-    std::fs::write(place.path(kind.file()), out)?;
+    mounts(&mut out, spec, &root, &hierarchies, pure_v2, group)?;
+    rest(&mut out, spec, &root)?;
+    process(&mut out, place, spec, kind)?;
+    std::fs::write(place.path(file), out)?;
     Ok(())
+}
+
+fn write_filter(place: &Place, spec: &Value) -> Result<()> {
+    let parsed: Spec = serde_json::from_value(spec.clone()).context("cannot understand the configuration")?;
+    let filter = parsed.linux.as_ref().and_then(|l| l.seccomp.as_ref()).context("the container had no filter")?;
+    let mut bytes = Vec::new();
+    for i in brig_runtime::seccomp::compile(filter)?.instructions {
+        bytes.extend_from_slice(&i.code.to_ne_bytes());
+        bytes.extend_from_slice(&[i.jt, i.jf]);
+        bytes.extend_from_slice(&i.k.to_ne_bytes());
+    }
+    std::fs::write(place.path("filter"), bytes)?;
+    Ok(())
+}
+
+/// Whether the container sees its own part of the hierarchies alone.
+fn has_cgroup_namespace(spec: &Value) -> bool {
+    spec["linux"]["namespaces"].as_array().into_iter().flatten().any(|n| n["type"] == "cgroup")
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &str> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
-fn parent(out: &mut String, spec: &Value, hierarchies: &[PathBuf], pure_v2: bool, work: Option<&str>) -> Result<()> {
-    for directory in
-        work.into_iter().flat_map(|w| [w.to_owned(), format!("{w}/upper"), format!("{w}/work"), format!("{w}/root")])
-    {
-        writeln!(out, "directory\t{directory}")?;
-    }
+fn parent(out: &mut String, spec: &Value, hierarchies: &[PathBuf], pure_v2: bool, group: &str) -> Result<()> {
     let mut new = flags::NEWNS | flags::NEWUTS | flags::NEWIPC | flags::NEWPID | flags::NEWNET;
     for hierarchy in hierarchies {
-        let group = hierarchy.join(CGROUP).join("bare");
+        let group = hierarchy.join(CGROUP).join(group);
         let shown = group.display();
         writeln!(out, "cgroup\t{shown}")?;
+        for file in ["memory.limit_in_bytes", "memory.max"] {
+            if let Some(limit) = spec["linux"]["resources"]["memory"]["limit"].as_i64()
+                && hierarchy.join(CGROUP).join(file).exists()
+            {
+                writeln!(out, "set\t{shown}/{file}\t{limit}")?;
+            }
+        }
         if pure_v2 {
-            new |= flags::NEWCGROUP;
+            new |= if has_cgroup_namespace(spec) { flags::NEWCGROUP } else { 0 };
             writeln!(out, "birth\t{shown}")?;
             continue;
         }
@@ -154,12 +179,8 @@ fn parent(out: &mut String, spec: &Value, hierarchies: &[PathBuf], pure_v2: bool
             }
         }
         if hierarchy.join("devices.list").exists() {
-            for rule in spec["linux"]["resources"]["devices"].as_array().into_iter().flatten() {
-                let number = |key: &str| rule[key].as_i64().map_or("*".into(), |n| n.to_string());
-                let kind = rule["type"].as_str().unwrap_or("a");
-                let access = rule["access"].as_str().unwrap_or("rwm");
-                let file = if rule["allow"] == true { "devices.allow" } else { "devices.deny" };
-                writeln!(out, "set\t{shown}/{file}\t{kind} {}:{} {access}", number("major"), number("minor"))?;
+            for (file, rule) in device_rules(spec) {
+                writeln!(out, "set\t{shown}/{file}\t{rule}")?;
             }
         }
         writeln!(out, "move\t{shown}/cgroup.procs")?;
@@ -168,8 +189,35 @@ fn parent(out: &mut String, spec: &Value, hierarchies: &[PathBuf], pure_v2: bool
     Ok(())
 }
 
-fn mounts(out: &mut String, spec: &Value, root: &str, hierarchies: &[PathBuf], pure_v2: bool) -> Result<()> {
-    let mut moved = false;
+/// The device rules of a configuration, and those that every runtime adds; the file of v1 for each.
+fn device_rules(spec: &Value) -> Vec<(&'static str, String)> {
+    let mut rules = Vec::new();
+    for rule in spec["linux"]["resources"]["devices"].as_array().into_iter().flatten() {
+        let number = |key: &str| rule[key].as_i64().map_or("*".into(), |n| n.to_string());
+        let kind = rule["type"].as_str().unwrap_or("a");
+        let access = rule["access"].as_str().unwrap_or("rwm");
+        let file = if rule["allow"] == true { "devices.allow" } else { "devices.deny" };
+        rules.push((file, format!("{kind} {}:{} {access}", number("major"), number("minor"))));
+    }
+    for device in ["c *:* m", "b *:* m"] {
+        rules.push(("devices.allow", device.to_owned()));
+    }
+    for number in ["1:3", "1:5", "1:7", "1:8", "1:9", "5:0", "5:2", "136:*"] {
+        rules.push(("devices.allow", format!("c {number} rwm")));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    rules.retain(|(_, rule)| seen.insert(rule.clone()));
+    rules
+}
+
+fn mounts(
+    out: &mut String,
+    spec: &Value,
+    root: &str,
+    hierarchies: &[PathBuf],
+    pure_v2: bool,
+    group: &str,
+) -> Result<()> {
     for mount in spec["mounts"].as_array().into_iter().flatten() {
         let text = |key: &str| mount[key].as_str().unwrap_or_default();
         let (mut flags, mut data) = (0u64, Vec::new());
@@ -180,7 +228,7 @@ fn mounts(out: &mut String, spec: &Value, root: &str, hierarchies: &[PathBuf], p
                 "nodev" => 4,
                 "noexec" => 8,
                 "strictatime" => 1 << 24,
-                "rbind" | "bind" | "rprivate" => 0,
+                "rbind" | "bind" | "rprivate" | "relatime" => 0,
                 other => {
                     data.push(other);
                     0
@@ -194,25 +242,36 @@ fn mounts(out: &mut String, spec: &Value, root: &str, hierarchies: &[PathBuf], p
                 writeln!(out, "file\t{to}\nbind\t{}\t{to}\t0", text("source"))?;
             }
             "cgroup" => {
-                if !moved {
+                let group = if has_cgroup_namespace(spec) {
                     writeln!(out, "moved\t{}", if pure_v2 { 0 } else { flags::NEWCGROUP })?;
-                    moved = true;
-                }
-                cgroups(out, &to, flags, hierarchies, pure_v2)?;
+                    None
+                } else {
+                    Some(group)
+                };
+                cgroups(out, &to, flags, hierarchies, pure_v2, group)?;
             }
             kind => {
                 let source = text("source");
-                writeln!(out, "mkdir\t{to}\nmount\t{kind}\t{source}\t{to}\t{flags}\t{}", data.join(","))?;
+                // What the root has on the disk need not be made.
+                if !Path::new(&to).exists() {
+                    writeln!(out, "mkdir\t{to}")?;
+                }
+                writeln!(out, "mount\t{kind}\t{source}\t{to}\t{flags}\t{}", data.join(","))?;
             }
         }
-    }
-    if !moved {
-        writeln!(out, "moved\t0")?;
     }
     Ok(())
 }
 
-fn cgroups(out: &mut String, to: &str, flags: u64, hierarchies: &[PathBuf], pure_v2: bool) -> Result<()> {
+/// The view of the hierarchies: mounts in a namespace of their own, else binds of the groups by their name.
+fn cgroups(
+    out: &mut String,
+    to: &str,
+    flags: u64,
+    hierarchies: &[PathBuf],
+    pure_v2: bool,
+    group: Option<&str>,
+) -> Result<()> {
     if pure_v2 {
         writeln!(out, "mount\tcgroup2\tcgroup\t{to}\t{flags}\t")?;
         return Ok(());
@@ -221,16 +280,21 @@ fn cgroups(out: &mut String, to: &str, flags: u64, hierarchies: &[PathBuf], pure
     for hierarchy in hierarchies {
         let name = hierarchy.file_name().and_then(|n| n.to_str()).context("a hierarchy without a name")?;
         writeln!(out, "mkdir\t{to}/{name}")?;
+        if let Some(group) = group {
+            writeln!(out, "bind\t{}\t{to}/{name}\t{flags}", hierarchy.join(CGROUP).join(group).display())?;
+            continue;
+        }
         match name {
             "unified" => writeln!(out, "mount\tcgroup2\tcgroup\t{to}/{name}\t{flags}\t")?,
             "systemd" => writeln!(out, "mount\tcgroup\tcgroup\t{to}/{name}\t{flags}\tnone,name=systemd")?,
             _ => writeln!(out, "mount\tcgroup\tcgroup\t{to}/{name}\t{flags}\t{name}")?,
         }
     }
+    writeln!(out, "remount\t{to}\t{flags}")?;
     Ok(())
 }
 
-fn rest(out: &mut String, place: &Place, spec: &Value, root: &str, kind: Kind) -> Result<()> {
+fn rest(out: &mut String, spec: &Value, root: &str) -> Result<()> {
     for (name, minor) in [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)] {
         writeln!(out, "node\t{root}/dev/{name}\t1\t{minor}")?;
     }
@@ -252,13 +316,29 @@ fn rest(out: &mut String, place: &Place, spec: &Value, root: &str, kind: Kind) -
     for path in list(&spec["linux"]["readonlyPaths"]).filter(|p| Path::new(p).exists()) {
         writeln!(out, "readonly\t{path}")?;
     }
+    let mut empty: Option<&Path> = None;
     for path in list(&spec["linux"]["maskedPaths"]).map(Path::new).filter(|p| p.exists()) {
         let shown = path.display();
-        if path.is_dir() {
-            writeln!(out, "mount\ttmpfs\ttmpfs\t{shown}\t{MS_RDONLY}\t")?;
-        } else {
-            writeln!(out, "bind\t/dev/null\t{shown}\t0")?;
+        match empty {
+            _ if !path.is_dir() => writeln!(out, "bind\t/dev/null\t{shown}\t0")?,
+            Some(empty) => writeln!(out, "bind\t{}\t{shown}\t0", empty.display())?,
+            None => {
+                writeln!(out, "mount\ttmpfs\ttmpfs\t{shown}\t{MS_RDONLY}\t")?;
+                empty = Some(path);
+            }
         }
+    }
+    if spec["root"]["readonly"] == true {
+        writeln!(out, "remount\t/\t{MS_RDONLY}")?;
+    }
+    Ok(())
+}
+
+/// What holds for the process, and the program.
+fn process(out: &mut String, place: &Place, spec: &Value, kind: Kind) -> Result<()> {
+    if !has_cgroup_namespace(spec) {
+        // As late as it can be, so that both sides work at the same time.
+        writeln!(out, "moved\t0")?;
     }
     for limit in spec["process"]["rlimits"].as_array().into_iter().flatten() {
         let which = if limit["type"] == "RLIMIT_NOFILE" { "files" } else { "processes" };
@@ -272,7 +352,12 @@ fn rest(out: &mut String, place: &Place, spec: &Value, root: &str, kind: Kind) -
     if kind != Kind::Unfiltered {
         writeln!(out, "seccomp\t{}", place.text("filter"))?;
     }
-    writeln!(out, "capabilities\t{}\t{}", mask("bounding"), mask("effective"))?;
-    writeln!(out, "exec\t/bin/noop\t{STATUS}")?;
+    let dropped = brig_runtime::capabilities::available() & !mask("bounding");
+    writeln!(out, "capabilities\t{dropped}\t{}", mask("effective"))?;
+    if spec["process"]["noNewPrivileges"] == true {
+        writeln!(out, "no-new-privileges")?;
+    }
+    let arguments: Vec<&str> = list(&spec["process"]["args"]).collect();
+    writeln!(out, "exec\t{}", arguments.join("\t"))?;
     Ok(())
 }
