@@ -124,8 +124,9 @@ impl Channel {
 
     /// Sends a word to a process that may have failed meanwhile: then the error is what it said of that.
     pub fn tell(&self, word: Word) -> Result<(), Error> {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
         match self.say(word) {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            Err(error) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {
                 self.expect(word).map(drop).and(Err(Error::setup("tell the container's process to go on", error)))
             }
             result => result.step(|| "tell the container's process to go on".into()),
@@ -149,9 +150,16 @@ impl Channel {
         let mut bytes = vec![0; 4096];
         let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let message = rustix::io::retry_on_intr(|| {
-            recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
-        });
+        let mut receive = || {
+            rustix::io::retry_on_intr(|| {
+                recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+            })
+        };
+        let message = match receive() {
+            // The other side left with a word unread. That is told once, and before what it said last.
+            Err(rustix::io::Errno::CONNRESET) => receive(),
+            other => other,
+        };
         let count = match message {
             Ok(message) => message.bytes,
             Err(rustix::io::Errno::CONNRESET) => 0,
@@ -211,5 +219,32 @@ pub(crate) fn hear_of_birth(channel: &Channel) -> Result<Child, Error> {
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process that fails before it has heard what it was told: its last words arrive all the same.
+    #[test]
+    fn last_words_are_heard_whatever_was_left_unread() {
+        let failed = |theirs: Channel| {
+            theirs.send(Word::Failed, &Error::invalid("mount it", "it is odd").to_bytes(), &[]).unwrap();
+        };
+        let (ours, theirs) = pair().unwrap();
+        ours.say(Word::Cgroup).unwrap();
+        failed(theirs);
+        assert_eq!(ours.expect(Word::Ready).unwrap_err().step, "mount it");
+        assert!(ours.receive().unwrap().is_none());
+        // The next word finds it gone: by EPIPE, or by ECONNRESET where something was left unread.
+        for unread in [false, true] {
+            let (ours, theirs) = pair().unwrap();
+            if unread {
+                ours.say(Word::Maps).unwrap();
+            }
+            failed(theirs);
+            assert_eq!(ours.tell(Word::Cgroup).unwrap_err().step, "mount it", "{unread}");
+        }
     }
 }
