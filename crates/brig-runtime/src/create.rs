@@ -8,6 +8,7 @@
 //!
 //! A value that is dropped before `start` kills its child. The cgroup is the caller's to remove.
 
+use crate::attributes::Attributes;
 use crate::birth;
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error};
@@ -145,7 +146,7 @@ pub fn begin(
     let spec = request.spec;
     let process =
         spec.process.as_ref().ok_or_else(|| Error::invalid("read the configuration", "it names no process"))?;
-    let mut program = Program::parse(process, spec)?;
+    let mut program = Program::parse(process, spec, Attributes::of_first(process, spec)?)?;
     program.preserved_fds = request.preserved_fds;
     let description = Description::new(request.id, request.bundle, spec);
     let listener = Listener::parse(spec, &description);
@@ -260,7 +261,8 @@ impl Starting {
             console = channel.expect(Word::Console)?.fds.into_iter().next();
         }
         channel.expect(Word::Ready)?;
-        let warnings = self.program.warnings.clone();
+        let mut warnings = self.program.warnings.clone();
+        self.program.attributes.apply_to(self.pid(), &mut warnings)?;
         Ok(Created { process: self.process, program: self.program, listener: self.listener, warnings, console })
     }
 }

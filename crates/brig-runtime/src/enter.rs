@@ -15,6 +15,7 @@
 //! before it has left the machine's mounts and all descriptors but its own (CVE-2016-9962, CVE-2024-21626). Nothing here is
 //! dumpable, and the executable is not writable (see `brig-monitor`'s `protect.rs`).
 
+use crate::attributes::{Attributes, Birth};
 use crate::cgroup::{Cgroup, SubCgroups};
 use crate::create::Running;
 use crate::error::{Context, Error};
@@ -59,13 +60,16 @@ pub struct Entered {
     channel: Channel,
     program: Program,
     listener: Option<Listener>,
+    /// The processors on which it was born, the first 64 as bits, where it was asked for some.
+    pub initial_processors: Option<u64>,
     /// The controlling side of its terminal.
     pub console: Option<OwnedFd>,
 }
 
 /// Makes the process.
 pub fn enter(request: Request<'_>) -> Result<Entered, Error> {
-    let mut program = Program::parse(request.process, request.spec)?;
+    let attributes = Attributes::of_further(request.process, request.spec)?;
+    let mut program = Program::parse(request.process, request.spec, attributes)?;
     program.preserved_fds = request.preserved_fds;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .step(|| "close this process to others".into())?;
@@ -73,12 +77,15 @@ pub fn enter(request: Request<'_>) -> Result<Entered, Error> {
     let (ours, theirs) = protocol::pair()?;
     let in_cgroup = birthplace.is_some();
     let stdio = request.stdio;
+    let birth = program.attributes.begin_birth()?;
+    let initial_processors = birth.as_ref().map(Birth::mask);
     let doorkeeper = clone_process(0, birthplace.as_ref().map(AsFd::as_fd), || {
         // With both ends in its hands it would never hear that this process is gone.
         brig_sys::fds::close_copy(ours.as_fd());
         keep_door(&program, request.pidfd, stdio.as_ref(), in_cgroup, &theirs)
     })
     .step(|| "make the process".into())?;
+    drop(birth);
     drop(theirs);
     drop(stdio);
     let born = hear_of_birth(&doorkeeper, &ours, if in_cgroup { None } else { Some((request.cgroup, request.sub)) });
@@ -87,11 +94,12 @@ pub fn enter(request: Request<'_>) -> Result<Entered, Error> {
     let _ = waitid(WaitId::PidFd(doorkeeper.pidfd.as_fd()), WaitIdOptions::EXITED);
     let (child, channel) = born?;
     let listener = Listener::parse(request.spec, request.description);
-    let mut entered = Entered { child, channel, program, listener, console: None };
+    let mut entered = Entered { child, channel, program, listener, initial_processors, console: None };
     if entered.program.terminal {
         entered.console = entered.channel.expect(Word::Console)?.fds.into_iter().next();
     }
     entered.channel.expect(Word::Ready)?;
+    entered.program.attributes.apply_to(entered.child.pid, &mut entered.program.warnings)?;
     Ok(entered)
 }
 

@@ -3,8 +3,10 @@
 //! No threads, no async, no daemon. The caller is single-threaded (see `brig_sys::clone`). Read `protocol.rs` first: it
 //! draws the conversation of which `create.rs` and `init.rs` are the two halves.
 
+pub mod attributes;
 mod birth;
 pub mod binds;
+mod bits;
 pub mod capabilities;
 pub mod cgroup;
 pub mod copy;

@@ -3,6 +3,7 @@
 //! Shared by a container's first process and by exec. [`Program::settle`] looks everything up while the process is still
 //! privileged and the starter still listens; [`Settled::execute`] is what is left to do after `start`.
 
+use crate::attributes::Attributes;
 use crate::capabilities::Sets;
 use crate::error::{Context, Error, Kind};
 use crate::limits::Limits;
@@ -41,6 +42,7 @@ pub(crate) struct Program {
     pub terminal: bool,
     pub console_size: Option<(u16, u16)>,
     pub limits: Limits,
+    pub attributes: Attributes,
     /// How many descriptors after the standard ones the program gets.
     pub preserved_fds: i32,
     /// What is granted otherwise than asked for.
@@ -67,8 +69,8 @@ impl Settled {
 }
 
 impl Program {
-    /// Reads `process`, with the filter and the annotations of `spec`.
-    pub fn parse(process: &Process, spec: &Spec) -> Result<Self, Error> {
+    /// Reads `process`, with its attributes and with the filter and the annotations of `spec`.
+    pub fn parse(process: &Process, spec: &Spec, attributes: Attributes) -> Result<Self, Error> {
         if process.args.is_empty() {
             return Err(Error::invalid("start the container", "no command is given, and the image names none"));
         }
@@ -81,7 +83,8 @@ impl Program {
         });
         // A named user of a further process comes in its own `username`; the container's comes as an annotation.
         let user = Some(process.user.username.clone()).filter(|u| !u.is_empty());
-        let (capabilities, warnings) = Sets::parse(process.capabilities.as_ref(), own_users);
+        let (capabilities, mut warnings) = Sets::parse(process.capabilities.as_ref(), own_users);
+        warnings.extend(attributes.warnings.iter().cloned());
         Ok(Self {
             args: process.args.clone(),
             env: process.env.clone(),
@@ -106,6 +109,7 @@ impl Program {
             terminal: process.terminal,
             console_size: size,
             limits: Limits::parse(process)?,
+            attributes,
             preserved_fds: 0,
         })
     }
@@ -135,6 +139,7 @@ impl Program {
             }
         };
         self.enter_directory(root)?;
+        self.attributes.apply_within()?;
         let mut env = last_of_each(&self.env);
         if !env.iter().any(|e| e.strip_prefix("HOME=").is_some_and(|home| !home.is_empty())) {
             env.retain(|e| !e.starts_with("HOME="));

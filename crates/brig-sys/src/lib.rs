@@ -13,6 +13,7 @@ pub mod keyring;
 pub mod memory;
 pub mod mounts;
 pub mod root;
+pub mod schedule;
 pub mod seccomp;
 pub mod signals;
 pub mod tree;

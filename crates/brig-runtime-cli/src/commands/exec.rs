@@ -92,6 +92,10 @@ fn exec(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
     global.log.debug("nsexec container setup: a doorkeeper joins the namespaces");
     let mut entered = enter::enter(request)?;
     global.log.debug("child process in init(): the process is inside");
+    if let Some(mask) = entered.initial_processors {
+        // Callers look for these words.
+        global.log.debug(&format!("nsexec: affinity: {mask:#x}"));
+    }
     let mut console = entered.console.take();
     if let Some(path) = socket
         && let Some(console) = console.take()

@@ -4,6 +4,7 @@ use super::{Command, say};
 use crate::arguments::{Ends, Parsed};
 use crate::failure::Failure;
 use crate::global::Global;
+use brig_runtime::attributes;
 use serde_json::json;
 
 pub(crate) const COMMAND: Command = Command {
@@ -107,6 +108,11 @@ fn run(_global: &Global, _parsed: &Parsed) -> Result<u8, Failure> {
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
             "intelRdt": {"enabled": true},
+            "memoryPolicy": {
+                "modes": attributes::MEMORY_MODES.map(|(name, _)| name),
+                "flags": attributes::MEMORY_FLAGS.map(|(name, _)| name)
+            },
+            "netDevices": {"enabled": true},
             "mountExtensions": {"idmap": {"enabled": true}}
         },
         "annotations": {

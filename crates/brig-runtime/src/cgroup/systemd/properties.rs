@@ -4,6 +4,7 @@
 //! systemd too, as far as it has words for it; everything is then written to the files as well.
 
 use super::wire::Value;
+use crate::bits;
 use crate::cgroup::{devices, v2};
 use crate::error::Error;
 use brig_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxResources};
@@ -202,22 +203,8 @@ fn unified(name: &str, value: &str, target: Target, all: &mut Vec<Property>) -> 
 /// Writes a list such as `0-2,7` as systemd takes it: a bit for each, the first byte has the first eight.
 fn mask(list: &str) -> Result<Value, Error> {
     const MOST: usize = 8192;
-    let wrong = || Error::invalid("limit the CPUs", format!("`{list}` is not a list of numbers and ranges"));
-    let mut bytes = Vec::new();
-    for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (from, to) = part.split_once('-').unwrap_or((part, part));
-        let (from, to): (usize, usize) = (from.parse().map_err(|_| wrong())?, to.parse().map_err(|_| wrong())?);
-        if from > to || to >= MOST {
-            return Err(wrong());
-        }
-        if bytes.len() <= to / 8 {
-            bytes.resize(to / 8 + 1, 0u8);
-        }
-        (from..=to).for_each(|bit| bytes[bit / 8] |= 1 << (bit % 8));
-    }
-    if bytes.is_empty() {
-        return Err(wrong());
-    }
+    let wrong = |why| Error::invalid("limit the CPUs", format!("`{list}` is not a list of numbers and ranges: {why}"));
+    let bytes = bits::of(list, MOST).map_err(wrong)?;
     Ok(Value::Array("y".into(), bytes.into_iter().map(Value::Byte).collect()))
 }
 
