@@ -4,8 +4,8 @@
 //! draws the conversation of which `create.rs` and `init.rs` are the two halves.
 
 pub mod attributes;
-mod birth;
 pub mod binds;
+mod birth;
 mod bits;
 pub mod capabilities;
 pub mod cgroup;
