@@ -140,7 +140,9 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     let root =
         init.root.take().ok_or_else(|| Error::invalid("attach the root file system", "it was not handed over"))?;
     let RootMounts { root, below } = root;
-    rootfs::enter(root.as_fd(), init.rootfs, init.settings.propagation)?;
+    // Without pivot_root it has to be the root of the mount namespace: whoever is chrooted may make no user namespace.
+    let place = init.rootfs.filter(|_| init.pivot);
+    rootfs::enter(root.as_fd(), place, init.settings.propagation)?;
     let root = Root::new(root);
     rootfs::attach_below(&root, below)?;
 
@@ -168,7 +170,7 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     run_hooks(init, channel, root.as_fd())?;
     set_up_stdio(init, channel, &root, found.pts.as_ref())?;
     rootfs::set_sysctls(found.proc.as_ref(), init.settings.sysctls.iter())?;
-    rootfs::change_root(root.as_fd(), init.rootfs, init.pivot)?;
+    rootfs::change_root(root.as_fd(), init.pivot)?;
     for mount in &found.readonly {
         rootfs::make_readonly(mount.as_fd())?;
     }

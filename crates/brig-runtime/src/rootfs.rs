@@ -423,11 +423,11 @@ pub(crate) fn mount_console(root: &Root, terminal: BorrowedFd<'_>) -> Result<(),
 /// Without `pivot` the root lies over `/` and is entered by chroot(2): the machine's own `/` is then a ramfs, from which nothing can
 /// pivot. Its mounts stay below in the namespace, out of reach of any path; its proc and sysfs are let go of, since a user
 /// namespace inside could mount its own only where a whole one is visible.
-pub(crate) fn change_root(root: BorrowedFd<'_>, place: Option<&Path>, pivot: bool) -> Result<(), Error> {
+pub(crate) fn change_root(root: BorrowedFd<'_>, pivot: bool) -> Result<(), Error> {
     let step = || "make the root file system the root".to_owned();
     rustix::process::fchdir(root).step(step)?;
     if !pivot {
-        let_go_of_kernel_mounts(place).step(step)?;
+        let_go_of_kernel_mounts().step(step)?;
         rustix::process::chroot(".").step(step)?;
         return rustix::process::chdir("/").step(step);
     }
@@ -437,17 +437,15 @@ pub(crate) fn change_root(root: BorrowedFd<'_>, place: Option<&Path>, pivot: boo
     rustix::process::chdir("/").step(step)
 }
 
-/// Unmounts every proc and sysfs of the machine in this mount namespace, the innermost first; not those of the container, whose
-/// root lies at `root_place`.
-fn let_go_of_kernel_mounts(root_place: Option<&Path>) -> io::Result<()> {
+/// Unmounts every proc and sysfs of the machine in this mount namespace, the innermost first. Those of the container lie on top of
+/// `/`, where no path of this process leads yet.
+fn let_go_of_kernel_mounts() -> io::Result<()> {
     let text = std::fs::read_to_string("/proc/self/mountinfo")?;
     let mut places = Vec::new();
     for line in text.lines() {
         let kind = line.split(" - ").nth(1).and_then(|rest| rest.split(' ').next());
         let place = line.split(' ').nth(4).filter(|place| !place.contains('\\'));
-        if let (Some("proc" | "sysfs"), Some(place)) = (kind, place)
-            && !root_place.is_some_and(|root| Path::new(place).starts_with(root))
-        {
+        if let (Some("proc" | "sysfs"), Some(place)) = (kind, place) {
             places.push(place.to_owned());
         }
     }

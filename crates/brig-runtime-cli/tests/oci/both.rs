@@ -244,3 +244,12 @@ fn a_root_that_is_a_shared_mount_is_cut_off() {
         assert_eq!(words, "mounted\n0\n", "{propagation:?}: {output:?}");
     }
 }
+
+#[test]
+fn without_pivot_root_the_container_has_its_proc_and_none_other() {
+    let mut bundle =
+        Bundle::new("readlink /proc/self/exe; ls /sys/class > /dev/null && grep -c ' - proc ' /proc/self/mountinfo");
+    bundle.config["linux"]["maskedPaths"] = json!([]);
+    bundle.config["linux"]["readonlyPaths"] = json!([]);
+    assert_eq!(bundle.call(&["run", "--no-pivot", bundle.id()]).ok(), "/bin/busybox\n1\n");
+}
