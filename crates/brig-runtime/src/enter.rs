@@ -73,7 +73,11 @@ pub fn enter(request: Request<'_>) -> Result<Entered, Error> {
     program.preserved_fds = request.preserved_fds;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .step(|| "close this process to others".into())?;
-    let birthplace = request.cgroup.birthplace_in(request.sub)?;
+    let birthplace = match request.cgroup.birthplace_in(request.sub) {
+        // A user's container may have no cgroup of its own; whether it may, is for the move to say.
+        Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => None,
+        other => other?,
+    };
     let (ours, theirs) = protocol::pair()?;
     let in_cgroup = birthplace.is_some();
     let stdio = request.stdio;
