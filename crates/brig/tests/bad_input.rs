@@ -175,7 +175,8 @@ fn a_pull_that_was_broken_off_goes_on() {
     let before = liar.seen().len();
     assert_eq!(engine.brig(&["pull", &name]).status, 0);
     let ranges = liar.seen().split_off(before).iter().filter(|s| s.headers.contains_key("range")).count();
-    assert_eq!(ranges, 1, "the rest of the layer is asked for, not all of it");
+    // A last request of the pull that was ended may still come in.
+    assert!((1..=2).contains(&ranges), "the rest of the layer is asked for, not all of it: {ranges}");
 }
 
 #[test]
