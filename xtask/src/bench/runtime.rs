@@ -6,7 +6,7 @@
 //!                                                                     cgroups with their device rules, capabilities
 //! ```
 //!
-//! A run is over when neither the state directory nor any cgroup of it is left.
+//! A run is over when neither the state directory, which lies in memory, nor any cgroup of it is left.
 
 use super::measure::{self, Peer, Series, Then, in_sight, interleaved, plain};
 use super::peers::{installed, is_empty, words};
@@ -79,7 +79,7 @@ fn runtimes(place: &Place) -> Vec<Runtime> {
     let runtime = |name, program: String| Runtime {
         name,
         program,
-        state: place.path(&format!("oci-{name}")),
+        state: place.path(&format!("oci-state/{name}")),
         without_unified: name == "crun" && Path::new(UNIFIED).exists(),
     };
     let mut all = vec![runtime("brig", place.text("alone/brig-runtime"))];
@@ -132,6 +132,10 @@ fn bare(place: &Place, spec: &Value, group: &str) -> Result<Peer> {
 /// Measures all of it; returns why the figures cannot be trusted, if so.
 pub fn run(place: &Place, count: usize, cold: bool) -> Result<Option<String>> {
     std::fs::create_dir_all(place.path("oci"))?;
+    // As /run is: the file system of a disk would have its share in each start.
+    let state = place.path("oci-state");
+    std::fs::create_dir_all(&state)?;
+    rustix::mount::mount("bench", &state, "tmpfs", rustix::mount::MountFlags::empty(), None)?;
     for directory in recipe::parents()? {
         std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
@@ -378,12 +382,14 @@ fn size_and_peak(place: &Place, runtimes: &[Runtime], spec: &Value) -> Result<()
 /// Removes what a failure has left of the containers that were to stay a while.
 pub fn remove_containers(place: &Place) {
     for runtime in ["brig", "crun", "runc"] {
-        for entry in std::fs::read_dir(place.path(&format!("oci-{runtime}"))).into_iter().flatten().flatten() {
+        let state = format!("oci-state/{runtime}");
+        for entry in std::fs::read_dir(place.path(&state)).into_iter().flatten().flatten() {
             let program = if runtime == "brig" { place.text("alone/brig-runtime") } else { runtime.to_owned() };
-            let (root, id) = (place.text(&format!("oci-{runtime}")), entry.file_name().display().to_string());
+            let (root, id) = (place.text(&state), entry.file_name().display().to_string());
             let delete = words(&[&[&program, "--root", &root, "delete", "--force", &id]]);
             let hidden = runtime == "crun" && Path::new(UNIFIED).exists();
             let _ = in_sight(hidden, || plain(&delete));
         }
     }
+    let _ = rustix::mount::unmount(place.path("oci-state"), rustix::mount::UnmountFlags::DETACH);
 }
