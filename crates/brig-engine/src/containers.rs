@@ -14,12 +14,14 @@
 
 mod attach;
 mod borrow;
+mod commit;
 mod copy;
 mod copy_stream;
 mod create;
 mod diff;
 mod due;
 mod exec;
+mod export;
 mod kill;
 mod list;
 mod logs;
@@ -37,12 +39,14 @@ mod update;
 mod wait;
 
 pub use attach::attach;
+pub use commit::{CommitOptions, commit};
 pub use copy::{CopyOptions, copy_in, copy_out};
 pub use copy_stream::{stream_in, stream_out};
 pub use create::{Created, Source, create};
-pub use diff::{Change, diff};
+pub use diff::{Change, diff, diff_image};
 pub use due::{Revived, is_due, start_due};
 pub use exec::{ExecConfig, Execution, exec};
+pub use export::export;
 pub use kill::{kill, signal_number};
 pub use list::{Entry, Listing, in_use, list};
 pub use logs::{LogLine, LogOptions, logs};

@@ -8,8 +8,10 @@
 //!
 //! The store knows no network and the registry client knows no disk; [`Images`] introduces them to one another.
 
+mod commit_changes;
 mod ensure;
-mod failure;
+pub(crate) mod failure;
+mod history;
 mod import;
 mod inspect;
 mod list;
@@ -26,7 +28,9 @@ use std::sync::OnceLock;
 use brig_registry::{Client, Options};
 use brig_store::Store;
 
+pub use commit_changes::apply_change;
 pub use ensure::PullPolicy;
+pub use history::Step;
 pub use pull::Pulled;
 pub use source::Source;
 

@@ -89,10 +89,21 @@ impl Store {
     pub fn image(&self, name_or_id: &str) -> Result<Image> {
         let id = self.resolve(name_or_id)?;
         let record = self.read_image(&id)?.ok_or_else(|| Error::NoSuchImage(name_or_id.to_owned()))?;
-        let config_raw = self.read_blob(&record.id, CONFIG_MAX)?;
+        let config_raw = match self.read_blob(&record.id, CONFIG_MAX) {
+            // Removed and collected since its record was read.
+            Err(Error::Io { .. }) if matches!(self.read_image(&id), Ok(None)) => {
+                return Err(Error::NoSuchImage(name_or_id.to_owned()));
+            }
+            result => result?,
+        };
         let config =
             ImageConfig::parse(&config_raw).map_err(|source| Error::Document { digest: record.id.clone(), source })?;
-        let names = self.names()?.into_iter().filter(|(_, owner)| *owner == id).map(|(name, _)| name).collect();
+        self.assemble(record, config, config_raw)
+    }
+
+    /// Puts an image together from its record and its configuration.
+    pub(crate) fn assemble(&self, record: ImageRecord, config: ImageConfig, config_raw: Vec<u8>) -> Result<Image> {
+        let names = self.names()?.into_iter().filter(|(_, owner)| *owner == record.id).map(|(name, _)| name).collect();
         Ok(Image {
             names,
             config,
@@ -140,6 +151,26 @@ impl Store {
         let _commit = self.commit_lock(&crate::Silent)?;
         let id = self.resolve(name_or_id)?;
         self.set_name(name, &id)
+    }
+
+    /// Takes names away from an image, or all that it has; the image stays. Returns the names that it has lost.
+    pub fn untag(&self, name_or_id: &str, names: &[Reference]) -> Result<Vec<Reference>> {
+        let _commit = self.commit_lock(&crate::Silent)?;
+        let id = self.resolve(name_or_id)?;
+        let own = self.names()?.into_iter().filter(|(_, owner)| *owner == id).map(|(name, _)| name);
+        let own: Vec<Reference> = own.collect();
+        if let Some(other) = names.iter().find(|name| !own.contains(name)) {
+            return Err(Error::NoSuchImage(format!("{} among the names of {name_or_id}", other.familiar())));
+        }
+        let lost = if names.is_empty() { own } else { names.to_vec() };
+        lost.iter().try_for_each(|name| self.unset_name(name))?;
+        Ok(lost)
+    }
+
+    /// Returns the unpacked sizes of an image's layers in bytes, bottom first.
+    pub fn layer_sizes(&self, id: &Digest) -> Result<Vec<u64>> {
+        let record = self.read_image(id)?.ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
+        Ok(record.layers.iter().map(|layer| layer.size).collect())
     }
 
     /// Finds the id that a name, an id or a prefix of an id means.

@@ -24,13 +24,15 @@ use brig_spec::image::{CONFIG_MAX, Descriptor, Document, ImageConfig, Manifest};
 use brig_spec::reference::Reference;
 
 use crate::error::{Error, Result};
-use crate::image::Image;
+use crate::image::{Image, LayerRecord};
 use crate::layers::{self, Record};
 use crate::lease::{Lease, Needs};
 use crate::observe::{Observer, Progress};
 use crate::unpack::Merged;
 use crate::{Store, disk, hash};
 use layer::Fetched;
+pub(crate) use layer::write_record;
+pub(crate) use publish::Incoming;
 
 /// Where an image's blobs come from.
 pub trait BlobSource: Sync {
@@ -111,20 +113,26 @@ impl Store {
         // 5. In sequence: finish.
         let ready = self.finish_all(&plans, fetched, &lease)?;
         // 6. Durable, then visible.
-        let incoming = publish::Incoming {
+        let missing = plans.iter().filter(|plan| plan.repeats.is_none() && !plan.has_blob);
+        let once = |index: usize| !ready[..index].iter().any(|other| other.name == ready[index].name);
+        let staged = ready.iter().enumerate().filter(|(index, _)| once(*index));
+        let incoming = Incoming {
             image,
             manifest_digest,
             manifest: &manifest,
             config: &config,
             config_raw: &config_raw,
-            plans: &plans,
-            ready: &ready,
+            blobs: missing.map(|plan| (self.part_path(&plan.blob.digest), plan.blob.digest.clone())).collect(),
+            trees: staged.filter_map(|(_, ready)| Some((ready.staged.clone()?, ready.name.clone()))).collect(),
+            layers: plans.iter().zip(&ready).map(layer_record).collect(),
+            root: ready.iter().rev().find_map(|ready| ready.record.root),
             lease: &lease,
         };
-        let id = self.publish(&incoming, observer)?;
+        let record = self.publish(&incoming, observer)?;
         drop(locks);
         drop(lease);
-        self.image(&id.to_string())
+        // Not looked up again: somebody may have removed it already, and it was here.
+        self.assemble(record, config, config_raw)
     }
 
     /// Reads a configuration from the store or from the source, and verifies it.
@@ -288,6 +296,15 @@ impl layer::Staged {
         };
         layer::write_record(&self.path, &record)?;
         Ok(Ready { name, record, staged: Some(self.path) })
+    }
+}
+
+fn layer_record((plan, ready): (&Plan, &Ready)) -> LayerRecord {
+    LayerRecord {
+        name: ready.name.clone(),
+        diff_id: plan.diff_id.clone(),
+        blob: plan.blob.clone(),
+        size: ready.record.size,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::observe::{Observer, Silent};
 use crate::{Store, disk};
 
 /// What the collector must leave alone on a lease's account.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Needs {
     pub(crate) blobs: Vec<Digest>,
     /// Names of layer directories.
@@ -74,16 +74,19 @@ impl Store {
         let lock = File::open(&path).map_err(Error::io("open", path.display()))?;
         rustix::fs::flock(lock.as_fd(), FlockOperation::NonBlockingLockExclusive)
             .map_err(Error::io("lock", path.display()))?;
-        drop(commit);
         let lease = Lease { path, _lock: lock };
+        lease.write(needs)?;
+        drop(commit);
         for left in dead {
             disk::remove_directory(&left)?;
         }
-        let text = serde_json::to_vec(needs)
-            .map_err(|error| Error::Record { path: lease.path.display().to_string(), reason: error.to_string() })?;
-        let file = lease.path.join("lease.json");
-        std::fs::write(&file, text).map_err(Error::io("write", file.display()))?;
         Ok(lease)
+    }
+
+    /// Protects more by a lease that is held already; what it protected before must be among it.
+    pub(crate) fn extend(&self, lease: &Lease, needs: &Needs) -> Result<()> {
+        let _commit = self.commit_lock(&Silent)?;
+        lease.write(needs)
     }
 
     fn dead_leases(&self) -> Result<Vec<PathBuf>> {
@@ -95,6 +98,17 @@ impl Store {
 }
 
 impl Lease {
+    /// Writes what it protects. The commit lock must be held: a collector reads this under it.
+    fn write(&self, needs: &Needs) -> Result<()> {
+        let text = serde_json::to_vec(needs)
+            .map_err(|error| Error::Record { path: self.path.display().to_string(), reason: error.to_string() })?;
+        let (file, new) = (self.path.join("lease.json"), self.path.join(".lease.json"));
+        // Not flushed: a power cut ends the holder too.
+        std::fs::write(&new, text)
+            .and_then(|()| std::fs::rename(&new, &file))
+            .map_err(Error::io("write", file.display()))
+    }
+
     /// Returns the lease's directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path

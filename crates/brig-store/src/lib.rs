@@ -18,6 +18,7 @@
 mod archive;
 mod blobs;
 mod collect;
+mod commit;
 mod compression;
 mod disk;
 mod error;
@@ -32,6 +33,7 @@ mod limits;
 mod observe;
 mod pump;
 mod rootfs;
+mod snapshot;
 pub mod stream;
 mod tarball;
 mod unpack;
@@ -41,6 +43,7 @@ use std::path::{Path, PathBuf};
 
 pub use archive::{Archive, ArchiveImage};
 pub use collect::{AskError, AskUsers, Collected, InUse, await_collection};
+pub use commit::{Commit, Committed};
 pub use error::{Error, Result};
 pub use export::SaveFormat;
 pub use image::{Image, ImageSummary, LayerRecord, Listing, Removed, RootMetadata};

@@ -68,6 +68,40 @@ impl Inlet {
     }
 }
 
+/// The producer's end for whoever writes: what is written comes out at the other end.
+pub(crate) struct Spout {
+    inlet: Inlet,
+    buffer: Vec<u8>,
+}
+
+impl Inlet {
+    /// Makes a writer of it. Flushed and dropped, it ends the stream; whether the stream was whole, its writer knows.
+    pub(crate) fn into_writer(self) -> Spout {
+        Spout { inlet: self, buffer: Vec::with_capacity(BUFFER) }
+    }
+}
+
+impl io::Write for Spout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = bytes.len().min(BUFFER - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..length]);
+        if self.buffer.len() == BUFFER {
+            self.flush()?;
+        }
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let mut next = self.inlet.free.try_recv().unwrap_or_else(|_| Vec::with_capacity(BUFFER));
+        next.clear();
+        let full = std::mem::replace(&mut self.buffer, next);
+        self.inlet.full.send(Ok(full)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
 impl Outlet {
     /// Takes what is left, so that the hash is over everything, and returns the digest.
     pub(crate) fn finish(mut self) -> io::Result<Digest> {

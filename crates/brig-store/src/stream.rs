@@ -12,10 +12,13 @@
 mod pack;
 mod unpack;
 
-pub use pack::pack;
+pub(crate) use pack::{Part, append, records_of};
+pub use pack::{pack, pack_root};
 pub use unpack::unpack;
 
 use std::os::fd::AsFd;
+
+use crate::unpack::Attributes;
 
 /// How many ids a user namespace has here.
 const RANGE: u32 = 65_536;
@@ -29,6 +32,9 @@ pub enum Ids {
     Same,
     /// Moved to a range of 65,536 that begins here: of a user namespace.
     Range(u32),
+    /// Those of a user namespace's writable layer moved, those of the image's layers as they are: how the machine sees the
+    /// layers of a stopped container.
+    Layers(u32),
 }
 
 impl Ids {
@@ -36,15 +42,38 @@ impl Ids {
     fn outside(self, id: u32) -> u32 {
         match self {
             Self::Same => id,
-            Self::Range(first) => first.saturating_add(if id < RANGE { id } else { NOBODY }),
+            Self::Range(first) | Self::Layers(first) => first.saturating_add(if id < RANGE { id } else { NOBODY }),
         }
     }
 
     /// Turns an owner on the disk into one inside.
-    fn inside(self, id: u32) -> u32 {
+    pub(crate) fn inside(self, id: u32) -> u32 {
         match self {
             Self::Same => id,
-            Self::Range(first) => id.checked_sub(first).filter(|id| *id < RANGE).unwrap_or(NOBODY),
+            Self::Layers(_) if id < RANGE => id,
+            Self::Range(first) | Self::Layers(first) => {
+                id.checked_sub(first).filter(|id| *id < RANGE).unwrap_or(NOBODY)
+            }
+        }
+    }
+
+    /// Turns what is known of a file on the disk into what it is inside: its owners, and whose root its capabilities are for.
+    pub(crate) fn bring_in(self, attributes: &mut Attributes) {
+        /// `vfs_ns_cap_data` with the root of a user namespace at its end: capabilities(7), "Namespaced file capabilities".
+        const NAMESPACED: u32 = 0x0300_0000;
+        const PLAIN: u32 = 0x0200_0000;
+        let (Self::Range(first) | Self::Layers(first)) = self else { return };
+        attributes.uid = self.inside(attributes.uid);
+        attributes.gid = self.inside(attributes.gid);
+        for (_, value) in attributes.xattrs.iter_mut().filter(|(name, _)| name == b"security.capability") {
+            let word = |at: usize| value.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+            if value.len() == 24
+                && word(20) == Some(first)
+                && let Some(magic) = word(0).filter(|magic| magic & 0xff00_0000 == NAMESPACED)
+            {
+                value.truncate(20);
+                value[..4].copy_from_slice(&(magic & 0x00ff_ffff | PLAIN).to_le_bytes());
+            }
         }
     }
 }

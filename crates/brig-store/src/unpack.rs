@@ -24,7 +24,7 @@ use std::collections::BTreeSet;
 use std::io::BufRead;
 use std::os::fd::OwnedFd;
 
-pub(crate) use attributes::Attributes;
+pub(crate) use attributes::{Attributes, is_opaque, make_opaque};
 pub(crate) use entry::write_data;
 pub(crate) use merged::Merged;
 

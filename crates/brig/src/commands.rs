@@ -1,10 +1,13 @@
 //! The commands: one file each, and the two tables by which they are found.
 
 mod attach;
+mod commit;
 mod completion;
 mod copy;
 mod create;
 mod exec;
+mod export;
+mod history;
 mod images;
 mod info;
 mod inspect;
@@ -108,10 +111,14 @@ pub const TABLE: &[Entry] = &[
     update::ENTRY,
     copy::ENTRY,
     copy::DIFF,
+    commit::ENTRY,
+    export::ENTRY,
     images::ENTRY,
+    history::ENTRY,
     pull::ENTRY,
     rmi::ENTRY,
     tag::ENTRY,
+    tag::UNTAG,
     load::ENTRY,
     load::IMPORT,
     save::ENTRY,
@@ -150,6 +157,8 @@ pub const GROUPS: &[(&str, &str, &[Entry])] = &[
             update::ENTRY,
             copy::ENTRY,
             copy::DIFF,
+            commit::ENTRY,
+            export::ENTRY,
             prune::CONTAINERS,
         ],
     ),
@@ -160,8 +169,11 @@ pub const GROUPS: &[(&str, &str, &[Entry])] = &[
             images::ENTRY.named("ls").aliases(&["list"]),
             pull::ENTRY,
             inspect::IMAGE,
+            history::ENTRY,
+            copy::DIFF,
             rmi::ENTRY.named("rm").aliases(&["remove"]),
             tag::ENTRY,
+            tag::UNTAG,
             load::ENTRY,
             load::IMPORT,
             save::ENTRY,

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::record::Record;
 use brig_monitor::overlay::{self, Overlay, Upper};
 use brig_runtime::copy::{Options, Owners, copy_entry, copy_tree_with};
+use brig_store::stream::Ids;
 use brig_sys::root::Root;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::ffi::{CString, OsStr, OsString};
@@ -45,10 +46,21 @@ pub(super) struct End {
 pub(super) struct Inside {
     pub(super) root: Root,
     // Keeps a stopped container from being started meanwhile.
-    _held: Option<File>,
+    held: Option<File>,
     pub(super) path: PathBuf,
     /// Where the ids of a user namespace begin on this root's disk; none where they are as they are inside.
     pub(super) first_id: Option<u32>,
+}
+
+impl Inside {
+    /// How owners are kept on what this opens.
+    pub(super) fn ids(&self) -> Ids {
+        match self.first_id {
+            None => Ids::Same,
+            Some(first) if self.held.is_some() => Ids::Layers(first),
+            Some(first) => Ids::Range(first),
+        }
+    }
 }
 
 /// Copies `source` inside the container to `target` on the machine.
@@ -106,7 +118,7 @@ pub(super) fn open(config: &Config, record: &Record, path: &Path, write: bool) -
                 .reason(format!("what is mounted at {} is read-only", mount.destination.display())));
         }
         let root = Root::open_directory(&place).map_err(failed)?;
-        return Ok(Inside { root, _held: held, path: Path::new("/").join(rest), first_id: None });
+        return Ok(Inside { root, held, path: Path::new("/").join(rest), first_id: None });
     }
     let first_id = record.first_id;
     if running {
@@ -116,7 +128,7 @@ pub(super) fn open(config: &Config, record: &Record, path: &Path, write: bool) -
             return Err(Error::conflict(format!("cannot open the files of container `{}`", record.name))
                 .reason("it ended meanwhile"));
         }
-        return Ok(Inside { root, _held: None, path, first_id });
+        return Ok(Inside { root, held: None, path, first_id });
     }
     let dir = record.dir(config);
     let (upper, work) = (dir.join("upper"), dir.join("work"));
@@ -128,7 +140,7 @@ pub(super) fn open(config: &Config, record: &Record, path: &Path, write: bool) -
     let mount = overlay::mount(&overlay, None).map_err(|error| {
         Error::internal(format!("cannot open the files of container `{}`", record.name)).because(error)
     })?;
-    Ok(Inside { root: Root::new(mount), _held: held, path, first_id })
+    Ok(Inside { root: Root::new(mount), held, path, first_id })
 }
 
 /// The volume or bind below which a path lies: the innermost mount, what it is on the machine, and the rest of the path.

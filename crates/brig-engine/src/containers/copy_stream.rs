@@ -1,11 +1,11 @@
 //! `brig cp` with a tar stream at one end, as `docker cp` has it with `-`.
 
-use super::copy::{Inside, locate, open};
+use super::copy::{locate, open};
 use super::find;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use brig_store::Limits;
-use brig_store::stream::{self, Ids};
+use brig_store::stream;
 use rustix::fs::{Mode, OFlags};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -21,7 +21,7 @@ pub fn stream_out(config: &Config, name: &str, source: &Path, follow: bool, outp
     // As the source is called, and not what a link leads to; `path/.` and `/` have no name.
     let called = if from.content { None } else { source.file_name().filter(|_| from.name.as_c_str() != c".") };
     let called = called.map_or(&b"."[..], OsStrExt::as_bytes);
-    stream::pack(from.directory.as_fd(), &from.name, called, ids(&inside), output)
+    stream::pack(from.directory.as_fd(), &from.name, called, inside.ids(), output)
         .map_err(|error| Error::internal(what()).because(error))
 }
 
@@ -39,15 +39,11 @@ pub fn stream_in(config: &Config, input: impl Read, name: &str, target: &Path) -
             Error::io(what(), error).hint(hint)
         }
     })?;
-    stream::unpack(input, &inside.root, &inside.path, ids(&inside), &Limits::default()).map_err(|error| {
+    stream::unpack(input, &inside.root, &inside.path, inside.ids(), &Limits::default()).map_err(|error| {
         let kind = match &error {
             brig_store::Fault::Io { .. } | brig_store::Fault::Stream(_) => Kind::Internal,
             _ => Kind::InvalidArgument,
         };
         Error::new(kind, what()).because(error)
     })
-}
-
-fn ids(inside: &Inside) -> Ids {
-    inside.first_id.map_or(Ids::Same, Ids::Range)
 }

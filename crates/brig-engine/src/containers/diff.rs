@@ -53,16 +53,32 @@ pub fn diff(config: &Config, record: &Record) -> Result<Vec<(Change, PathBuf)>> 
     let mut trees = vec![(dir.join("upper"), record.image.layers.clone(), PathBuf::from("/"))];
     trees
         .extend(record.image.submounts.iter().map(|s| (s.upper.clone(), vec![s.lower.clone()], s.destination.clone())));
-    // The places of mounts, as the last start made them.
-    let places: Vec<PathBuf> = brig_monitor::run::read_plan(&dir)
-        .map(|plan| plan.spec.mounts.into_iter().map(|m| m.destination).collect())
-        .unwrap_or_default();
+    let places = places(&dir);
     for (upper, lowers, base) in trees {
         let Ok(upper) = open(&upper) else { continue };
         let lowers = lowers.iter().map(|l| open(l)).collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
         let walk = Walk { lowers, base, places: &places };
         walk.directory(upper.as_fd(), Path::new(""), &mut changes, 0).map_err(failed)?;
     }
+    Ok(changes.into_iter().map(|(path, change)| (change, path)).collect())
+}
+
+/// The places of mounts inside, as the last start of the container in `dir` made them.
+pub(super) fn places(dir: &Path) -> Vec<PathBuf> {
+    brig_monitor::run::read_plan(dir)
+        .map(|plan| plan.spec.mounts.into_iter().map(|m| m.destination).collect())
+        .unwrap_or_default()
+}
+
+/// Lists what the topmost layer of an image changes, sorted by path; `layers` are its trees, bottom first.
+pub fn diff_image(layers: &[PathBuf]) -> Result<Vec<(Change, PathBuf)>> {
+    let failed = |error: std::io::Error| Error::io("cannot compare the image with the layers below", error);
+    let mut changes = BTreeMap::new();
+    let Some((top, below)) = layers.split_last() else { return Ok(Vec::new()) };
+    let top = open(top).map_err(failed)?;
+    let lowers = below.iter().rev().map(|l| open(l)).collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
+    let walk = Walk { lowers, base: PathBuf::from("/"), places: &[] };
+    walk.directory(top.as_fd(), Path::new(""), &mut changes, 0).map_err(failed)?;
     Ok(changes.into_iter().map(|(path, change)| (change, path)).collect())
 }
 
@@ -126,7 +142,11 @@ impl Walk<'_> {
         changes: &mut BTreeMap<PathBuf, Change>,
         depth: usize,
     ) -> std::io::Result<bool> {
-        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            // A running container has removed it since its directory was read.
+            Err(rustix::io::Errno::NOENT) => return Ok(false),
+            stat => stat?,
+        };
         let shown = self.base.join(path);
         if is_whiteout(&stat) {
             changes.insert(shown, Change::Deleted);
@@ -142,7 +162,10 @@ impl Walk<'_> {
             return Ok(true);
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+        let fd = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(false),
+            fd => fd?,
+        };
         let inner = self.directory(fd.as_fd(), path, changes, depth + 1)?;
         match below {
             // A directory that is there for the sake of a mount, or of one below it, is no change of the container's.

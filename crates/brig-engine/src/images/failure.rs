@@ -5,7 +5,7 @@ use std::io;
 use crate::error::{Error, Kind};
 
 /// Turns a failure of the store into one of a use case; `message` says what was being done, on what.
-pub(super) fn store(message: impl Into<String>, error: brig_store::Error) -> Error {
+pub(crate) fn store(message: impl Into<String>, error: brig_store::Error) -> Error {
     use brig_store::Error as E;
     let message = message.into();
     let full = || "make room on the disk: `brig image prune` removes what nothing uses".to_owned();

@@ -17,4 +17,13 @@ impl Images<'_> {
         }
         self.store.tag(name_or_id, &reference).map_err(|error| failure::store(message(), error))
     }
+
+    /// Takes names away from an image, all of them if none is given; the image stays. Returns the names.
+    pub fn untag(&self, name_or_id: &str, names: &[String]) -> Result<Vec<Reference>> {
+        let message = || format!("cannot untag image `{name_or_id}`");
+        let parsed: std::result::Result<Vec<Reference>, _> = names.iter().map(|name| name.parse()).collect();
+        let parsed =
+            parsed.map_err(|error: brig_spec::reference::ReferenceError| Error::invalid(message()).because(error))?;
+        self.store.untag(name_or_id, &parsed).map_err(|error| failure::store(message(), error))
+    }
 }

@@ -91,8 +91,7 @@ impl Store {
     }
 
     /// Writes an image's record; what it knew of its origins before is kept. The commit lock must be held.
-    pub(crate) fn write_image(&self, record: &ImageRecord) -> Result<()> {
-        let mut record = record.clone();
+    pub(crate) fn write_image(&self, mut record: ImageRecord) -> Result<ImageRecord> {
         if let Ok(Some(old)) = self.read_image(&record.id) {
             record.added = old.added;
             for origin in old.origins {
@@ -103,7 +102,8 @@ impl Store {
         }
         let text = serde_json::to_vec(&record)
             .map_err(|error| Error::Record { path: record.id.to_string(), reason: error.to_string() })?;
-        disk::replace_file(&self.images_path(), &format!("{}.json", record.id.hex()), &text)
+        disk::replace_file(&self.images_path(), &format!("{}.json", record.id.hex()), &text)?;
+        Ok(record)
     }
 
     /// Lists the ids of all images, readable or not.

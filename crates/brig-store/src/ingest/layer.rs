@@ -179,7 +179,7 @@ pub(super) fn record(plan: &Plan, unpacked: &Unpacked) -> Record {
 }
 
 /// Writes a layer's record beside its tree.
-pub(super) fn write_record(staging: &Path, record: &Record) -> Result<()> {
+pub(crate) fn write_record(staging: &Path, record: &Record) -> Result<()> {
     let path = staging.join("layer.json");
     let text = serde_json::to_vec(record)
         .map_err(|error| Error::Record { path: path.display().to_string(), reason: error.to_string() })?;

@@ -1,34 +1,41 @@
 //! What came in gets its names, in an order in which every prefix is harmless.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use brig_spec::digest::Digest;
 use brig_spec::image::{ImageConfig, Manifest};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
-use super::{NewImage, Plan, Ready};
+use super::NewImage;
 use crate::error::{Error, Result};
 use crate::image::{FORMAT, ImageRecord, LayerRecord, RootMetadata};
+use crate::layers::RootRecord;
 use crate::lease::Lease;
 use crate::observe::{Observer, Progress};
 use crate::{Store, disk};
 
 /// Everything about an image whose layers are ready.
-pub(super) struct Incoming<'a> {
-    pub(super) image: &'a NewImage<'a>,
-    pub(super) manifest_digest: Digest,
-    pub(super) manifest: &'a Manifest,
-    pub(super) config: &'a ImageConfig,
-    pub(super) config_raw: &'a [u8],
-    pub(super) plans: &'a [Plan],
-    pub(super) ready: &'a [Ready],
-    pub(super) lease: &'a Lease,
+pub(crate) struct Incoming<'a> {
+    pub(crate) image: &'a NewImage<'a>,
+    pub(crate) manifest_digest: Digest,
+    pub(crate) manifest: &'a Manifest,
+    pub(crate) config: &'a ImageConfig,
+    pub(crate) config_raw: &'a [u8],
+    /// Files that become blobs.
+    pub(crate) blobs: Vec<(PathBuf, Digest)>,
+    /// Directories that become layers, by name.
+    pub(crate) trees: Vec<(PathBuf, String)>,
+    /// All layers of the image, bottom first.
+    pub(crate) layers: Vec<LayerRecord>,
+    /// The root directory, as the topmost layer that has it says.
+    pub(crate) root: Option<RootRecord>,
+    pub(crate) lease: &'a Lease,
 }
 
 impl Store {
-    /// Flushes, renames, records and names an image; returns its id.
-    pub(super) fn publish(&self, incoming: &Incoming<'_>, observer: &dyn Observer) -> Result<Digest> {
+    /// Flushes, renames, records and names an image.
+    pub(crate) fn publish(&self, incoming: &Incoming<'_>, observer: &dyn Observer) -> Result<ImageRecord> {
         let step = |name| observer.progress(Progress::Step(name));
         // 1. The small blobs, beside the layers.
         let small = [
@@ -48,32 +55,29 @@ impl Store {
         for (digest, _) in small {
             rename_new(&incoming.lease.path().join(digest.hex()), &self.blob_path(digest))?;
         }
-        for plan in incoming.plans.iter().filter(|plan| plan.repeats.is_none() && !plan.has_blob) {
+        for (path, digest) in &incoming.blobs {
             step("blob");
-            rename_new(&self.part_path(&plan.blob.digest), &self.blob_path(&plan.blob.digest))?;
+            rename_new(path, &self.blob_path(digest))?;
         }
         disk::sync_directory(&self.root.join("blobs/sha256"))?;
         disk::sync_directory(&self.root.join("blobs/sha512"))?;
         // 4. Layers.
-        for (index, ready) in incoming.ready.iter().enumerate() {
-            let again = incoming.ready[..index].iter().any(|other| other.name == ready.name);
-            if let Some(staged) = ready.staged.as_ref().filter(|_| !again) {
-                step("layer");
-                rename_new(staged, &self.layer_path(&ready.name))?;
-            }
+        for (path, name) in &incoming.trees {
+            step("layer");
+            rename_new(path, &self.layer_path(name))?;
         }
         disk::sync_directory(&self.root.join("layers"))?;
         // 5. The record, then the names.
         let record = record(incoming);
         let _commit = self.commit_lock(observer)?;
         step("record");
-        self.write_image(&record)?;
+        let record = self.write_image(record)?;
         for name in incoming.image.names {
             step("name");
             self.set_name(name, &record.id)?;
         }
         step("done");
-        Ok(record.id)
+        Ok(record)
     }
 }
 
@@ -91,18 +95,6 @@ fn rename_new(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn record(incoming: &Incoming<'_>) -> ImageRecord {
-    let layers: Vec<LayerRecord> = incoming
-        .plans
-        .iter()
-        .zip(incoming.ready)
-        .map(|(plan, ready)| LayerRecord {
-            name: ready.name.clone(),
-            diff_id: plan.diff_id.clone(),
-            blob: plan.blob.clone(),
-            size: ready.record.size,
-        })
-        .collect();
-    let root = incoming.ready.iter().rev().find_map(|ready| ready.record.root);
     let added = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
     ImageRecord {
         format: FORMAT,
@@ -115,12 +107,12 @@ fn record(incoming: &Incoming<'_>) -> ImageRecord {
         created: incoming.config.created.clone(),
         added,
         platform: incoming.config.platform(),
-        size: layers.iter().map(|layer| layer.size).sum(),
-        root: root.map_or_else(RootMetadata::default, |root| RootMetadata {
+        size: incoming.layers.iter().map(|layer| layer.size).sum(),
+        root: incoming.root.map_or_else(RootMetadata::default, |root| RootMetadata {
             mode: root.mode,
             uid: root.uid,
             gid: root.gid,
         }),
-        layers,
+        layers: incoming.layers.clone(),
     }
 }

@@ -126,12 +126,12 @@ fn forgive(name: &[u8], result: rustix::io::Result<()>) -> rustix::io::Result<()
 }
 
 /// Marks a directory as opaque, in overlay's own way.
-pub(super) fn make_opaque(fd: BorrowedFd<'_>) -> rustix::io::Result<()> {
+pub(crate) fn make_opaque(fd: BorrowedFd<'_>) -> rustix::io::Result<()> {
     rustix::fs::fsetxattr(fd, "trusted.overlay.opaque", b"y", XattrFlags::empty())
 }
 
 /// Tells whether a directory is marked as opaque.
-pub(super) fn is_opaque(fd: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_opaque(fd: BorrowedFd<'_>) -> bool {
     let mut value = [0; 4];
     rustix::fs::fgetxattr(fd, "trusted.overlay.opaque", &mut value[..]).is_ok_and(|n| n == 1 && value[0] == b'y')
 }

@@ -1,12 +1,12 @@
 //! `brig cp` and `brig diff`: files in and out of containers, and what a container has changed.
 
-use super::{Entry, flags, parser};
+use super::{Entry, flags, parser, store};
 use crate::Context;
 use crate::output;
 use crate::report::{self, Outcome};
 use crate::terminal;
-use brig_engine::Error;
 use brig_engine::containers::{self, CopyOptions};
+use brig_engine::{Error, Kind};
 use clap::Args;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -93,17 +93,30 @@ fn to_stream(context: &Context, source: &str, options: CopyOptions) -> Outcome {
 
 #[derive(Debug, Args)]
 struct Diff {
-    /// The container
-    container: String,
+    /// The container, or an image
+    #[arg(value_name = "CONTAINER")]
+    name: String,
 }
 
 pub const DIFF: Entry = Entry::new(
     "diff",
-    || parser::<Diff>("diff", "Show what a container has changed of its image"),
+    || {
+        parser::<Diff>(
+            "diff",
+            "Show what a container has changed of its image, or an image's last layer of those below",
+        )
+    },
     |context, matches| {
         let flags: Diff = flags(matches)?;
-        let record = containers::find(&context.config, &flags.container)?;
-        for (change, path) in containers::diff(&context.config, &record)? {
+        let changes = match containers::find(&context.config, &flags.name) {
+            Ok(record) => containers::diff(&context.config, &record)?,
+            Err(error) if error.kind != Kind::NotFound => return Err(error),
+            Err(error) => match store(context)?.image(&flags.name) {
+                Ok(image) => containers::diff_image(&image.layers)?,
+                Err(_) => return Err(error),
+            },
+        };
+        for (change, path) in changes {
             output::line(&format!("{} {}", change.letter(), report::clean(&path.to_string_lossy())));
         }
         Ok(0)

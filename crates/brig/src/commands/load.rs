@@ -8,7 +8,7 @@ use crate::progress::Reporter;
 use crate::report::Outcome;
 use crate::terminal;
 use brig_engine::Error;
-use brig_engine::images::Images;
+use brig_engine::images::{Images, apply_change};
 use brig_spec::image::ProcessConfig;
 use brig_spec::platform::Platform;
 use brig_store::Import;
@@ -62,7 +62,7 @@ struct ImportFlags {
     file: String,
     /// The image's name
     name: Option<String>,
-    /// Set a default: `CMD`, `ENTRYPOINT`, `ENV`, `USER`, `WORKDIR`, `LABEL`, `EXPOSE`, `VOLUME`, `STOPSIGNAL`
+    /// Set a default of the image by a Dockerfile's instruction, such as `CMD ["sh"]`, `ENV A=b` or `EXPOSE 80`
     #[arg(short, long, value_name = "INSTRUCTION")]
     change: Vec<String>,
     /// A comment for the image's history
@@ -84,7 +84,7 @@ fn import(context: &Context, flags: &ImportFlags) -> Outcome {
     let images = Images::new(&store, registry_options(&[])?);
     let mut config = ProcessConfig::default();
     for change in &flags.change {
-        apply(change, &mut config)?;
+        apply_change(change, &mut config)?;
     }
     let import = Import {
         platform: platform(flags.platform.as_deref())?.unwrap_or_else(Platform::host),
@@ -102,67 +102,4 @@ fn import(context: &Context, flags: &ImportFlags) -> Outcome {
     };
     output::line(&image.id.to_string());
     Ok(0)
-}
-
-/// Applies one instruction, as a Dockerfile writes it.
-fn apply(change: &str, config: &mut ProcessConfig) -> Result<(), Error> {
-    let bad = || {
-        Error::invalid(format!("`{change}` is not a change that can be made"))
-            .hint("for example `CMD [\"sh\"]` or `ENV A=b`")
-    };
-    let (word, rest) = change.trim().split_once(char::is_whitespace).ok_or_else(bad)?;
-    let rest = rest.trim();
-    let command = || -> Result<Vec<String>, Error> {
-        if rest.starts_with('[') {
-            return serde_json::from_str(rest).map_err(|_| bad());
-        }
-        Ok(vec!["/bin/sh".into(), "-c".into(), rest.into()])
-    };
-    let nothing = || serde_json::Value::Object(serde_json::Map::new());
-    match word.to_ascii_uppercase().as_str() {
-        "CMD" => config.cmd = Some(command()?),
-        "ENTRYPOINT" => config.entrypoint = Some(command()?),
-        "ENV" => {
-            let (key, value) = rest.split_once('=').or_else(|| rest.split_once(' ')).ok_or_else(bad)?;
-            config.env.push(format!("{key}={value}"));
-        }
-        "USER" => config.user = rest.into(),
-        "WORKDIR" => config.working_dir = rest.into(),
-        "LABEL" => {
-            let (key, value) = rest.split_once('=').ok_or_else(bad)?;
-            config.labels.insert(key.into(), value.trim_matches('"').into());
-        }
-        "EXPOSE" => {
-            let port = if rest.contains('/') { rest.to_owned() } else { format!("{rest}/tcp") };
-            config.exposed_ports.insert(port, nothing());
-        }
-        "VOLUME" => {
-            config.volumes.insert(rest.into(), nothing());
-        }
-        "STOPSIGNAL" => config.stop_signal = Some(rest.into()),
-        _ => return Err(bad()),
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn changes_are_dockerfile_instructions() {
-        let mut config = ProcessConfig::default();
-        for change in
-            ["CMD [\"a\",\"b\"]", "entrypoint run me", "ENV A=b c", "EXPOSE 80", "LABEL x=\"y\"", "VOLUME /v", "USER u"]
-        {
-            apply(change, &mut config).unwrap();
-        }
-        assert_eq!(config.cmd.unwrap(), ["a", "b"]);
-        assert_eq!(config.entrypoint.unwrap(), ["/bin/sh", "-c", "run me"]);
-        assert_eq!(config.env, ["A=b c"]);
-        assert!(config.exposed_ports.contains_key("80/tcp") && config.volumes.contains_key("/v"));
-        for bad in ["", "CMD", "RUN x", "CMD [x", "ENV A"] {
-            assert!(apply(bad, &mut ProcessConfig::default()).is_err(), "{bad}");
-        }
-    }
 }
