@@ -36,7 +36,8 @@ pub struct Image {
     pub config: ImageConfig,
     /// Its configuration as it was received.
     pub config_raw: Vec<u8>,
-    /// The trees of its layers, bottom first: the topmost layer is last. overlay wants them the other way round.
+    /// The trees or images ([`crate::is_image`]) of its layers, bottom first: the topmost layer is last. overlay wants them
+    /// the other way round.
     pub layers: Vec<PathBuf>,
     /// The names of the same layers, as [`crate::InUse`] wants them from whoever uses them.
     pub layer_names: Vec<String>,
@@ -108,7 +109,7 @@ impl Store {
             names,
             config,
             config_raw,
-            layers: record.layers.iter().map(|layer| self.layer_path(&layer.name).join("tree")).collect(),
+            layers: record.layers.iter().map(|layer| crate::layers::content(&self.layer_path(&layer.name))).collect(),
             layer_names: record.layers.into_iter().map(|layer| layer.name).collect(),
             id: record.id,
             origins: record.origins,

@@ -25,7 +25,7 @@ use brig_spec::reference::Reference;
 
 use crate::error::{Error, Result};
 use crate::image::{Image, LayerRecord};
-use crate::layers::{self, Record};
+use crate::layers::{self, LayerForm, Record};
 use crate::lease::{Lease, Needs};
 use crate::observe::{Observer, Progress};
 use crate::unpack::Merged;
@@ -109,9 +109,10 @@ impl Store {
             observer.progress(Progress::Layer { digest: plan.blob.digest.clone(), size: plan.blob.size, present });
         }
         // 4. Side by side: fetch, verify, unpack.
-        let fetched = self.fetch_all(&plans, &lease, source, observer)?;
+        let form = self.form_here(&plans);
+        let fetched = self.fetch_all(&plans, form, &lease, source, observer)?;
         // 5. In sequence: finish.
-        let ready = self.finish_all(&plans, fetched, &lease)?;
+        let ready = self.finish_all(&plans, form, fetched, &lease)?;
         // 6. Durable, then visible.
         let missing = plans.iter().filter(|plan| plan.repeats.is_none() && !plan.has_blob);
         let once = |index: usize| !ready[..index].iter().any(|other| other.name == ready[index].name);
@@ -190,10 +191,17 @@ impl Store {
         Ok(locks)
     }
 
+    /// Chooses the form of the layers that are to be unpacked: the one that was asked for, if it works here.
+    fn form_here(&self, plans: &[Plan]) -> LayerForm {
+        let wanted = self.form == LayerForm::Erofs && plans.iter().any(|plan| plan.found.is_none());
+        if wanted && self.probe_erofs().is_ok() { LayerForm::Erofs } else { LayerForm::Directories }
+    }
+
     /// Runs the jobs of all layers that need one on a bounded number of threads; the first error stops all.
     fn fetch_all(
         &self,
         plans: &[Plan],
+        form: LayerForm,
         lease: &Lease,
         source: &dyn BlobSource,
         observer: &dyn Observer,
@@ -212,7 +220,7 @@ impl Store {
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
-                let job = layer::Job { store: self, plan: &plans[*index], source, observer, stop: &stop };
+                let job = layer::Job { store: self, plan: &plans[*index], form, source, observer, stop: &stop };
                 match job.run(&lease.path().join(format!("layer-{index}"))) {
                     Ok(fetched) => {
                         let digest = plans[*index].blob.digest.clone();
@@ -246,8 +254,15 @@ impl Store {
     }
 
     /// Finishes and seals the layers, bottom first.
-    fn finish_all(&self, plans: &[Plan], fetched: Vec<Option<Fetched>>, lease: &Lease) -> Result<Vec<Ready>> {
+    fn finish_all(
+        &self,
+        plans: &[Plan],
+        form: LayerForm,
+        fetched: Vec<Option<Fetched>>,
+        lease: &Lease,
+    ) -> Result<Vec<Ready>> {
         let mut ready: Vec<Ready> = Vec::new();
+        let mut below = Merged::default();
         for (index, (plan, fetched)) in plans.iter().zip(fetched).enumerate() {
             if let Some((name, record)) = &plan.found {
                 ready.push(Ready { name: name.clone(), record: record.clone(), staged: None });
@@ -266,30 +281,34 @@ impl Store {
                 // The same blob again over other layers: it is unpacked anew, from what is here.
                 let part = self.part_path(&plan.blob.digest);
                 let path = if part.exists() { part } else { self.blob_path(&plan.blob.digest) };
-                layer::unpack_file(self, plan, &path, &lease.path().join(format!("layer-{index}")))?
+                layer::unpack_file(self, plan, form, &path, &lease.path().join(format!("layer-{index}")))?
             };
             let Some(unpacked) = fetched.unpacked else { continue };
-            let below: Vec<_> =
-                ready.iter().rev().map(|layer| disk::open_directory(&self.tree_of(layer))).collect::<Result<_>>()?;
-            ready.push(unpacked.finish(plan, below)?);
+            if unpacked.needs_below() {
+                // Each layer is opened once, when the first one above asks for those below.
+                for layer in &ready[below.count()..] {
+                    below.push(layers::open(&self.directory_of(layer))?);
+                }
+            }
+            ready.push(unpacked.finish(plan, &below)?);
         }
         Ok(ready)
     }
 
-    fn tree_of(&self, layer: &Ready) -> PathBuf {
-        layer.staged.clone().unwrap_or_else(|| self.layer_path(&layer.name)).join("tree")
+    fn directory_of(&self, layer: &Ready) -> PathBuf {
+        layer.staged.clone().unwrap_or_else(|| self.layer_path(&layer.name))
     }
 }
 
 impl layer::Staged {
     /// Finishes over the layers below if need be, seals, and writes the layer's record.
-    fn finish(self, plan: &Plan, below: Vec<std::os::fd::OwnedFd>) -> Result<Ready> {
+    fn finish(self, plan: &Plan, below: &Merged) -> Result<Ready> {
         let fail = |source| Error::Layer { layer: plan.blob.digest.clone(), source };
         let (name, record) = match self.state {
             layer::State::Sealed(record) => (layers::alone_name(&plan.diff_id), record),
             layer::State::Open(mut unpacked) => {
-                unpacked.finish(&Merged::new(below)).map_err(fail)?;
-                let record = layer::record(plan, &unpacked);
+                unpacked.finish(below).map_err(fail)?;
+                let record = layer::record(plan, self.form, &unpacked);
                 unpacked.seal().map_err(fail)?;
                 (layers::chained_name(&plan.chain_id), record)
             }

@@ -4,20 +4,62 @@
 //!   layers/<diff hex>/          came out the same whatever lies below: any image with this layer uses it
 //!   layers/chain-<chain hex>/   was finished over the layers below: only the same sequence uses it
 //!       layer.json              written before the directory is renamed into place
-//!       tree/                   the lower directory for overlay
+//!       tree/                   the lower directory for overlay, or in its place
+//!       image.erofs             the same as one file, to be mounted
 //! ```
+//!
+//! Layers of both forms live side by side in one store, and one image may have some of each.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use brig_spec::digest::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::{Store, disk, hash};
+use crate::{Store, disk, erofs, hash};
 
-/// The format of `layer.json` that this program writes.
+/// The format of `layer.json` beside a tree.
 pub(crate) const FORMAT: u32 = 1;
+/// The format of `layer.json` beside an image, which a brig that knows only trees leaves alone.
+pub(crate) const FORMAT_IMAGE: u32 = 2;
 const RECORD_MAX: u64 = 64 << 10;
+
+/// The form in which layers are kept that are unpacked from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LayerForm {
+    /// Files and directories.
+    #[default]
+    Directories,
+    /// One EROFS image a layer, where the kernel mounts it from its file; else files and directories.
+    Erofs,
+}
+
+impl std::fmt::Display for LayerForm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Directories => "directories",
+            Self::Erofs => "erofs",
+        })
+    }
+}
+
+/// A word that is no [`LayerForm`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("layers are kept as `directories` or as `erofs`")]
+pub struct UnknownForm;
+
+impl std::str::FromStr for LayerForm {
+    type Err = UnknownForm;
+
+    fn from_str(text: &str) -> std::result::Result<Self, UnknownForm> {
+        match text {
+            "directories" => Ok(Self::Directories),
+            "erofs" => Ok(Self::Erofs),
+            _ => Err(UnknownForm),
+        }
+    }
+}
 
 /// The record of one unpacked layer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -68,6 +110,18 @@ impl Store {
         self.root.join("layers").join(name)
     }
 
+    /// Sets the form of the layers that are unpacked from now on.
+    #[must_use]
+    pub fn with_layers_as(mut self, form: LayerForm) -> Self {
+        self.form = form;
+        self
+    }
+
+    /// Tells whether layers could be EROFS images here, by making and mounting one; the error says why not.
+    pub fn probe_erofs(&self) -> std::io::Result<()> {
+        erofs::probe(&self.root.join("tmp"))
+    }
+
     /// Finds a layer on disk: the one that stands alone, or the one of this very chain.
     pub(crate) fn find_layer(&self, diff_id: &Digest, chain_id: &Digest) -> Result<Option<(String, Record)>> {
         for name in [alone_name(diff_id), chained_name(chain_id)] {
@@ -85,8 +139,28 @@ pub(crate) fn read_record(directory: &Path) -> Result<Option<Record>> {
     let Some(bytes) = disk::read_file(&path, RECORD_MAX)? else { return Ok(None) };
     let fail = |reason: String| Error::Record { path: path.display().to_string(), reason };
     let record: Record = serde_json::from_slice(&bytes).map_err(|error| fail(error.to_string()))?;
-    if record.format != FORMAT {
+    if !matches!(record.format, FORMAT | FORMAT_IMAGE) {
         return Err(fail(format!("it has format {}, which a newer brig wrote", record.format)));
     }
     Ok(Some(record))
+}
+
+/// Returns what a layer's directory has: the tree, or the image that is to be mounted.
+pub(crate) fn content(directory: &Path) -> PathBuf {
+    let image = directory.join(erofs::NAME);
+    if image.symlink_metadata().is_ok() { image } else { directory.join("tree") }
+}
+
+/// Opens the root of a layer; one that is an image is mounted for as long as the descriptor is open.
+pub(crate) fn open(directory: &Path) -> Result<OwnedFd> {
+    let content = content(directory);
+    if is_image(&content) {
+        return erofs::mount(&content).map_err(Error::io("mount", content.display()));
+    }
+    disk::open_directory(&content)
+}
+
+/// Tells whether what [`crate::Image::layers`] names is an image, which [`crate::mount_layer`] mounts, and not a directory.
+pub fn is_image(layer: &Path) -> bool {
+    layer.file_name().is_some_and(|name| name == erofs::NAME)
 }

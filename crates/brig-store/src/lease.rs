@@ -43,7 +43,7 @@ impl Store {
     pub fn hold(&self, image: &Image) -> Result<Hold> {
         let needs = Needs { blobs: vec![image.id.clone(), image.manifest.clone()], layers: image.layer_names.clone() };
         let lease = self.lease(&needs)?;
-        if image.layers.iter().all(|layer| layer.is_dir()) {
+        if image.layers.iter().all(|layer| layer.symlink_metadata().is_ok()) {
             Ok(Hold { _lease: lease })
         } else {
             Err(Error::NoSuchImage(image.id.to_string()))

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   <root>/blobs/sha256/<hex>        manifests, configurations and layers as they were received
-//!   <root>/layers/<id>/tree          one unpacked layer, in overlay's form (whiteouts as 0:0, opaque as xattr)
+//!   <root>/layers/<id>/tree          one unpacked layer, in overlay's form (whiteouts as 0:0, opaque as xattr),
+//!                 or image.erofs     the same as one file
 //!   <root>/layers/<id>/layer.json    its diff id, size, and the metadata of its root directory
 //!   <root>/images/<hex>.json         one image: its layers, size, date and platform; the id is its config's digest
 //!   <root>/images/names/<name>       a symbolic link whose target is `<hex> <name>`: replaced by one rename
@@ -21,6 +22,7 @@ mod collect;
 mod commit;
 mod compression;
 mod disk;
+mod erofs;
 mod error;
 mod export;
 mod hash;
@@ -44,10 +46,12 @@ use std::path::{Path, PathBuf};
 pub use archive::{Archive, ArchiveImage};
 pub use collect::{AskError, AskUsers, Collected, InUse, await_collection};
 pub use commit::{Commit, Committed};
+pub use erofs::mount as mount_layer;
 pub use error::{Error, Result};
 pub use export::SaveFormat;
 pub use image::{Image, ImageSummary, LayerRecord, Listing, Removed, RootMetadata};
 pub use ingest::{BlobSource, NewImage, Opened};
+pub use layers::{LayerForm, UnknownForm, is_image};
 pub use layout::Layout;
 pub use lease::Hold;
 pub use limits::Limits;
@@ -61,6 +65,7 @@ pub struct Store {
     root: PathBuf,
     root_fd: OwnedFd,
     limits: Limits,
+    form: LayerForm,
 }
 
 impl Store {
@@ -75,7 +80,7 @@ impl Store {
             disk::make_directory(&root.join(path))?;
         }
         let root_fd = disk::open_directory(root)?;
-        Ok(Self { root: root.to_owned(), root_fd, limits })
+        Ok(Self { root: root.to_owned(), root_fd, limits, form: LayerForm::default() })
     }
 
     /// Returns the directory that the store was opened in.

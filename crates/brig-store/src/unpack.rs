@@ -14,19 +14,21 @@
 //! refuses to climb above the root.
 
 mod attributes;
+mod directories;
 mod entry;
 mod finish;
 mod merged;
+mod place;
 mod tree;
 mod walk;
 
 use std::collections::BTreeSet;
 use std::io::BufRead;
-use std::os::fd::OwnedFd;
 
 pub(crate) use attributes::{Attributes, is_opaque, make_opaque};
-pub(crate) use entry::write_data;
+pub(crate) use directories::{Directories, write_data};
 pub(crate) use merged::Merged;
+pub(crate) use place::{Data, Extent, Place, Special};
 
 use crate::limits::Limits;
 use crate::tarball::{Fault, Tarball};
@@ -45,7 +47,6 @@ pub(crate) struct Unpacked {
     foreign: Vec<Foreign>,
     entries: u64,
     size: u64,
-    umask: u32,
 }
 
 /// A mark that belongs into a directory which only the layers below can know.
@@ -55,17 +56,20 @@ enum Foreign {
 }
 
 impl Unpacked {
-    /// Unpacks a whole tar stream into the empty directory `root_fd`.
-    pub(crate) fn read(root_fd: OwnedFd, tarball: &mut Tarball<impl BufRead>, limits: &Limits) -> Result<Self, Fault> {
+    /// Unpacks a whole tar stream into an empty place.
+    pub(crate) fn read(
+        place: Box<dyn Place>,
+        tarball: &mut Tarball<impl BufRead>,
+        limits: &Limits,
+    ) -> Result<Self, Fault> {
         let mut layer = Self {
-            tree: Tree::new(root_fd),
+            tree: Tree::new(place),
             whiteouts: BTreeSet::new(),
             opaques: BTreeSet::new(),
             links: Vec::new(),
             foreign: Vec::new(),
             entries: 0,
             size: 0,
-            umask: attributes::umask(),
         };
         while let Some(entry) = tarball.next_entry()? {
             layer.entries += 1;

@@ -9,7 +9,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{Place, add_layers, sh};
+use common::{Place, add_layers, both, sh};
 use testkit::image::{Layer, Meta};
 
 /// One layer: what it deletes first, for the reference; and its archive.
@@ -29,15 +29,18 @@ const LIST: &str = r#"find . -mindepth 1 -printf '%P|%y|%m|%U|%G|%l\n' | sort
     find . -type f | sort | xargs -r -d '\n' sha256sum"#;
 
 fn compare(case: &str, steps: Vec<Step>) {
-    let place = Place::new();
+    let steps: Vec<_> = steps.into_iter().map(|step| (step.delete, step.layer.finish())).collect();
+    both(|place| compare_in(place, case, &steps));
+}
+
+fn compare_in(place: &Place, case: &str, steps: &[(&[&str], Vec<u8>)]) {
     let reference = place.directory.path().join("reference");
     std::fs::create_dir(&reference).unwrap();
     let mut layers = Vec::new();
-    for (index, step) in steps.into_iter().enumerate() {
-        let tar = step.layer.finish();
+    for (index, (delete, tar)) in steps.iter().enumerate() {
         let file = place.directory.path().join(format!("{index}.tar"));
-        std::fs::write(&file, &tar).unwrap();
-        for path in step.delete {
+        std::fs::write(&file, tar).unwrap();
+        for path in *delete {
             sh(&format!("cd {}; rm -rf {path}", reference.display()));
         }
         sh(&format!(
@@ -45,11 +48,11 @@ fn compare(case: &str, steps: Vec<Step>) {
             reference.display(),
             file.display()
         ));
-        layers.push(tar);
+        layers.push(tar.clone());
     }
     let image = add_layers(&place.store, &layers).unwrap_or_else(|error| panic!("{case}: {}", common::chain(&error)));
     let expected = sh(&format!("cd {}; {LIST}", reference.display()));
-    let found = merged(place.directory.path(), &image.layers);
+    let found = merged(place.directory.path(), &place.roots(&image));
     assert_eq!(found, expected, "{case}");
 }
 
@@ -254,28 +257,33 @@ fn kinds_that_change() {
 
 #[test]
 fn a_layer_is_shared_only_where_it_is_the_same() {
-    let place = Place::new();
-    let plain = Layer::new().directory("d", 0o755).file("d/f", "f").finish();
-    let implicit = Layer::new().file("tmp/foo", "x").finish();
-    let sticky = Layer::new().directory("tmp", 0o1777).finish();
-    let private = Layer::new().directory("tmp", 0o700).finish();
-    let one = add_layers(&place.store, &[sticky, plain.clone(), implicit.clone()]).unwrap();
-    let two = add_layers(&place.store, &[private, plain, implicit.clone()]).unwrap();
-    let bottom = add_layers(&place.store, &[implicit]).unwrap();
-    assert_eq!(one.layer_names[1], two.layer_names[1], "it stands alone");
-    assert_ne!(one.layer_names[2], two.layer_names[2], "it takes its parent's mode from below");
-    let mode = |path: &Path| std::os::unix::fs::MetadataExt::mode(&path.join("tmp").metadata().unwrap()) & 0o7777;
-    assert_eq!((mode(&one.layers[2]), mode(&two.layers[2]), mode(&bottom.layers[0])), (0o1777, 0o700, 0o755));
+    both(|place| {
+        let plain = Layer::new().directory("d", 0o755).file("d/f", "f").finish();
+        let implicit = Layer::new().file("tmp/foo", "x").finish();
+        let sticky = Layer::new().directory("tmp", 0o1777).finish();
+        let private = Layer::new().directory("tmp", 0o700).finish();
+        let one = add_layers(&place.store, &[sticky, plain.clone(), implicit.clone()]).unwrap();
+        let two = add_layers(&place.store, &[private, plain, implicit.clone()]).unwrap();
+        let bottom = add_layers(&place.store, &[implicit]).unwrap();
+        assert_eq!(one.layer_names[1], two.layer_names[1], "it stands alone");
+        assert_ne!(one.layer_names[2], two.layer_names[2], "it takes its parent's mode from below");
+        let mode = |path: &Path| std::os::unix::fs::MetadataExt::mode(&path.join("tmp").metadata().unwrap()) & 0o7777;
+        assert_eq!(
+            (mode(&place.roots(&one)[2]), mode(&place.roots(&two)[2]), mode(&place.roots(&bottom)[0])),
+            (0o1777, 0o700, 0o755)
+        );
+    });
 }
 
 #[test]
 fn the_same_blob_twice_in_one_image() {
-    let place = Place::new();
-    let alone = Layer::new().directory("d", 0o755).file("d/f", "f").finish();
-    let open = Layer::new().file("d/g", "g").finish();
-    let image = add_layers(&place.store, &[alone.clone(), open.clone(), alone, open]).unwrap();
-    assert_eq!(image.layers.len(), 4);
-    assert_eq!(image.layers[0], image.layers[2]);
-    assert_ne!(image.layers[1], image.layers[3]);
-    assert!(image.layers.iter().all(|path| path.is_dir()));
+    both(|place| {
+        let alone = Layer::new().directory("d", 0o755).file("d/f", "f").finish();
+        let open = Layer::new().file("d/g", "g").finish();
+        let image = add_layers(&place.store, &[alone.clone(), open.clone(), alone, open]).unwrap();
+        assert_eq!(image.layers.len(), 4);
+        assert_eq!(image.layers[0], image.layers[2]);
+        assert_ne!(image.layers[1], image.layers[3]);
+        assert!(place.roots(&image).iter().all(|path| path.is_dir()));
+    });
 }

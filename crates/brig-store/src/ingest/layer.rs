@@ -11,12 +11,12 @@ use super::stream::BlobStream;
 use super::{BlobSource, Plan};
 use crate::compression::Decoder;
 use crate::error::{Error, Result};
-use crate::layers::{FORMAT, Record, RootRecord};
+use crate::layers::{FORMAT, FORMAT_IMAGE, LayerForm, Record, RootRecord};
 use crate::observe::Observer;
 use crate::pump::{Outlet, pump};
 use crate::tarball::{Fault, Tarball};
-use crate::unpack::Unpacked;
-use crate::{Store, disk};
+use crate::unpack::{Directories, Place, Unpacked};
+use crate::{Store, disk, erofs};
 
 /// What a job has done.
 pub(super) struct Fetched {
@@ -38,7 +38,15 @@ impl Fetched {
 /// An unpacked layer in the lease's directory.
 pub(super) struct Staged {
     pub(super) path: PathBuf,
+    pub(super) form: LayerForm,
     pub(super) state: State,
+}
+
+impl Staged {
+    /// Tells whether it cannot be finished without the layers below.
+    pub(super) fn needs_below(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
 }
 
 /// How far an unpacked layer is.
@@ -53,6 +61,7 @@ pub(super) enum State {
 pub(super) struct Job<'a> {
     pub(super) store: &'a Store,
     pub(super) plan: &'a Plan,
+    pub(super) form: LayerForm,
     pub(super) source: &'a dyn BlobSource,
     pub(super) observer: &'a dyn Observer,
     /// Set when another layer has failed.
@@ -64,7 +73,7 @@ impl Job<'_> {
     pub(super) fn run(&self, staging: &Path) -> Result<Fetched> {
         let plan = self.plan;
         if plan.has_blob {
-            return unpack_file(self.store, plan, &self.store.blob_path(&plan.blob.digest), staging);
+            return unpack_file(self.store, plan, self.form, &self.store.blob_path(&plan.blob.digest), staging);
         }
         let path = self.store.part_path(&plan.blob.digest);
         let kept = path.metadata().is_ok_and(|metadata| metadata.len() > 0);
@@ -117,7 +126,7 @@ impl Job<'_> {
                 drop(ended); // a failure of the stream is kept in the stream
                 if give_up.load(Ordering::Relaxed) { None } else { Some(stream.finish()) }
             });
-            let unpacked = unpack(self.store, plan, outlet, staging);
+            let unpacked = unpack(self.store, plan, self.form, outlet, staging);
             if matches!(&unpacked, Err(Error::Io { .. } | Error::Layer { source: Fault::Io { .. }, .. })) {
                 // This machine is at fault: there is no need to fetch the rest.
                 give_up.store(true, Ordering::Relaxed);
@@ -133,7 +142,7 @@ impl Job<'_> {
 }
 
 /// Unpacks a layer from a blob that is here and verified.
-pub(super) fn unpack_file(store: &Store, plan: &Plan, path: &Path, staging: &Path) -> Result<Fetched> {
+pub(super) fn unpack_file(store: &Store, plan: &Plan, form: LayerForm, path: &Path, staging: &Path) -> Result<Fetched> {
     if plan.found.is_some() {
         return Ok(Fetched { unpacked: None });
     }
@@ -145,37 +154,55 @@ pub(super) fn unpack_file(store: &Store, plan: &Plan, path: &Path, staging: &Pat
             Ok(mut decoder) => inlet.fill(&mut decoder, limit, || io::Error::other(Fault::TooLarge(limit))),
             Err(error) => inlet.fill(&mut Broken(Some(error)), limit, || io::ErrorKind::Other.into()),
         });
-        unpack(store, plan, outlet, staging)
+        unpack(store, plan, form, outlet, staging)
     })?;
     Ok(Fetched { unpacked: Some(staged) })
 }
 
 /// Unpacks what comes out of the pump, and checks the diff id.
-fn unpack(store: &Store, plan: &Plan, outlet: Outlet, staging: &Path) -> Result<Staged> {
+fn unpack(store: &Store, plan: &Plan, form: LayerForm, outlet: Outlet, staging: &Path) -> Result<Staged> {
     let fail = |source| Error::Layer { layer: plan.blob.digest.clone(), source };
-    let tree = staging.join("tree");
-    disk::make_directory(&tree)?;
-    let root_fd = disk::open_directory(&tree)?;
+    let place = place(form, staging)?;
     let mut tarball = Tarball::new(outlet);
-    let unpacked = Unpacked::read(root_fd, &mut tarball, &store.limits).map_err(fail)?;
+    let unpacked = Unpacked::read(place, &mut tarball, &store.limits).map_err(fail)?;
     let found: Digest = tarball.into_inner().finish().map_err(|error| fail(Fault::from_stream(error)))?;
     if found != plan.diff_id {
         return Err(Error::Digest { expected: plan.diff_id.clone(), found });
     }
     let state = if unpacked.stands_alone() {
-        let record = record(plan, &unpacked);
+        let record = record(plan, form, &unpacked);
         unpacked.seal().map_err(fail)?;
         State::Sealed(record)
     } else {
         State::Open(Box::new(unpacked))
     };
-    Ok(Staged { path: staging.to_owned(), state })
+    Ok(Staged { path: staging.to_owned(), form, state })
+}
+
+/// Makes the empty place that a layer is unpacked into.
+fn place(form: LayerForm, staging: &Path) -> Result<Box<dyn Place>> {
+    match form {
+        LayerForm::Directories => {
+            let tree = staging.join("tree");
+            disk::make_directory(&tree)?;
+            Ok(Box::new(Directories::new(disk::open_directory(&tree)?)))
+        }
+        LayerForm::Erofs => {
+            disk::make_directory(staging)?;
+            let path = staging.join(erofs::NAME);
+            Ok(Box::new(erofs::Image::create(&path).map_err(Error::io("make", path.display()))?))
+        }
+    }
 }
 
 /// Describes an unpacked layer.
-pub(super) fn record(plan: &Plan, unpacked: &Unpacked) -> Record {
+pub(super) fn record(plan: &Plan, form: LayerForm, unpacked: &Unpacked) -> Record {
     let root = unpacked.root_attributes().map(|root| RootRecord { mode: root.mode, uid: root.uid, gid: root.gid });
-    Record { format: FORMAT, diff_id: plan.diff_id.clone(), size: unpacked.size(), entries: unpacked.entries(), root }
+    let format = match form {
+        LayerForm::Directories => FORMAT,
+        LayerForm::Erofs => FORMAT_IMAGE,
+    };
+    Record { format, diff_id: plan.diff_id.clone(), size: unpacked.size(), entries: unpacked.entries(), root }
 }
 
 /// Writes a layer's record beside its tree.

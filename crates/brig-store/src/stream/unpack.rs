@@ -14,7 +14,7 @@ use super::{Ids, is_kernels};
 use crate::compression::Decoder;
 use crate::limits::Limits;
 use crate::tarball::{Entry, Fault, Kind, Tarball};
-use crate::unpack::{Attributes, normalise, prefixes, split, write_data};
+use crate::unpack::{Attributes, Extent, normalise, prefixes, split, write_data};
 
 /// How much may follow the end of an archive that its writer wants to get rid of, in bytes.
 const TRAILER_MAX: u64 = 1 << 20;
@@ -89,7 +89,8 @@ impl Target<'_> {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let fd = rustix::fs::openat(&parent_fd, name, flags, Mode::RUSR | Mode::WUSR);
                 let fd = fd.map_err(Fault::io("create", &path))?;
-                write_data(&fd, &path, entry, tarball)?;
+                let extent = Extent { size: entry.size, pieces: entry.sparse.as_deref() };
+                write_data(&fd, &path, extent, tarball)?;
                 attributes.apply(fd.as_fd(), None).map_err(Fault::io("describe", &path))
             }
             Kind::HardLink => self.hard_link(&parent_fd, &path, entry),

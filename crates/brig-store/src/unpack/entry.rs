@@ -1,12 +1,11 @@
 //! One archive entry is put into the tree.
 
 use std::io::BufRead;
-use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::attributes::Attributes;
+use super::place::{Extent, Special};
 use super::tree::State;
 use super::{Fault, Foreign, Unpacked, join, normalise, split};
 use crate::limits::Limits;
@@ -77,7 +76,7 @@ impl Unpacked {
         Ok(())
     }
 
-    /// Writes a regular file: open, write, describe, close.
+    /// Takes a regular file.
     fn file(
         &mut self,
         entry: &Entry,
@@ -85,21 +84,17 @@ impl Unpacked {
         path: &[u8],
         tarball: &mut Tarball<impl BufRead>,
     ) -> Result<(), Fault> {
-        let directory = self.tree.open(parent)?;
         let name = split(path).1;
         let mode = entry.mode & 0o777;
-        let create = |mode: u32| {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::openat(&*directory, name, flags, Mode::from_raw_mode(mode))
-        };
-        let mut created = create(mode);
-        if matches!(created, Err(Errno::EXIST)) {
+        let mut begun = self.tree.place.begin_file(parent, name, mode);
+        if begun == Err(Errno::EXIST) {
             self.tree.remove(path)?;
-            created = create(mode);
+            begun = self.tree.place.begin_file(parent, name, mode);
         }
-        let fd = created.map_err(Fault::io("create", path))?;
-        self.size += write_data(&fd, path, entry, tarball)?;
-        Attributes::of_entry(entry).apply(fd.as_fd(), Some(mode & !self.umask)).map_err(Fault::io("describe", path))
+        begun.map_err(Fault::io("create", path))?;
+        let extent = Extent { size: entry.size, pieces: entry.sparse.as_deref() };
+        self.size += self.tree.place.fill_file(path, extent, &Attributes::of_entry(entry), tarball)?;
+        Ok(())
     }
 
     /// Makes a hard link, or notes it if its target is not in this layer.
@@ -109,7 +104,6 @@ impl Unpacked {
         if target_name.is_empty() {
             return Err(Fault::link(path, &entry.link, "its target is the root"));
         }
-        let directory = self.tree.open(parent)?;
         let name = split(path).1;
         if let Some(target_parent) = self.tree.resolve(target_parent, false)? {
             let resolved = join(&target_parent, target_name);
@@ -119,12 +113,11 @@ impl Unpacked {
             if self.tree.is_directory(&resolved) {
                 return Err(Fault::link(path, &target, "its target is a directory"));
             }
-            let target_directory = self.tree.open(&target_parent)?;
-            let link = || rustix::fs::linkat(&*target_directory, target_name, &*directory, name, AtFlags::empty());
-            let mut result = link();
+            let (from, to) = ((target_parent.as_slice(), target_name), (parent, name));
+            let mut result = self.tree.place.link(from, to);
             if result == Err(Errno::EXIST) {
                 self.tree.remove(path)?;
-                result = link();
+                result = self.tree.place.link(from, to);
             }
             match result {
                 Err(Errno::NOENT) => {}
@@ -145,26 +138,21 @@ impl Unpacked {
         if entry.kind == Kind::Character && entry.device == (0, 0) {
             return Err(Fault::path(path, "device 0:0 is how overlay deletes files"));
         }
-        let directory = self.tree.open(parent)?;
         let name = split(path).1;
-        let make = || {
-            let node = |kind, device| rustix::fs::mknodat(&*directory, name, kind, Mode::RUSR | Mode::WUSR, device);
-            let device = rustix::fs::makedev(entry.device.0, entry.device.1);
-            match entry.kind {
-                Kind::Symlink => rustix::fs::symlinkat(entry.link.as_slice(), &*directory, name),
-                Kind::Character => node(FileType::CharacterDevice, device),
-                Kind::Block => node(FileType::BlockDevice, device),
-                _ => node(FileType::Fifo, 0),
-            }
+        let (major, minor) = entry.device;
+        let special = match entry.kind {
+            Kind::Symlink => Special::Symlink(&entry.link),
+            Kind::Character => Special::Character(major, minor),
+            Kind::Block => Special::Block(major, minor),
+            _ => Special::Fifo,
         };
-        let mut result = make();
+        let attributes = Attributes::of_entry(entry);
+        let mut result = self.tree.place.special(parent, name, special, &attributes);
         if result == Err(Errno::EXIST) {
             self.tree.remove(path)?;
-            result = make();
+            result = self.tree.place.special(parent, name, special, &attributes);
         }
-        result.map_err(Fault::io("make", path))?;
-        let attributes = Attributes::of_entry(entry);
-        attributes.apply_at(directory.as_fd(), name, is_link).map_err(Fault::io("describe", path))
+        result.map_err(Fault::io("make", path))
     }
 
     /// Places whiteouts and opaque marks whose directory is in this layer; the others wait for the layers below.
@@ -196,70 +184,9 @@ impl Unpacked {
             return Ok(());
         }
         let (parent, name) = split(path);
-        let directory = self.tree.open(parent)?;
-        match rustix::fs::mknodat(&*directory, name, FileType::CharacterDevice, Mode::empty(), 0) {
+        match self.tree.place.whiteout(parent, name) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(Fault::io("make whiteout", path)(error)),
         }
     }
-}
-
-/// Writes the data of an entry that is a file, and leaves holes where it has some; returns the number of bytes written.
-pub(crate) fn write_data(
-    fd: &OwnedFd,
-    path: &[u8],
-    entry: &Entry,
-    tarball: &mut Tarball<impl BufRead>,
-) -> Result<u64, Fault> {
-    match &entry.sparse {
-        None => write_all(fd, path, tarball),
-        Some(pieces) => write_pieces(fd, path, pieces, entry.size, tarball),
-    }
-}
-
-/// Writes the entry's data as it comes; returns the number of bytes.
-fn write_all(fd: &OwnedFd, path: &[u8], tarball: &mut Tarball<impl BufRead>) -> Result<u64, Fault> {
-    let mut written = 0;
-    loop {
-        let piece = tarball.data()?;
-        if piece.is_empty() {
-            return Ok(written);
-        }
-        let length = match rustix::io::write(fd, piece) {
-            Err(Errno::INTR) => 0,
-            result => result.map_err(Fault::io("write", path))?,
-        };
-        tarball.consume(length);
-        written += length as u64;
-    }
-}
-
-/// Writes the stored pieces of a sparse file where they belong, and leaves holes between them.
-fn write_pieces(
-    fd: &OwnedFd,
-    path: &[u8],
-    pieces: &[(u64, u64)],
-    size: u64,
-    tarball: &mut Tarball<impl BufRead>,
-) -> Result<u64, Fault> {
-    rustix::fs::ftruncate(fd, size).map_err(Fault::io("size", path))?;
-    let mut written = 0;
-    for (offset, length) in pieces {
-        let mut done = 0;
-        while done < *length {
-            let piece = tarball.data()?;
-            if piece.is_empty() {
-                return Err(Fault::Truncated);
-            }
-            let step = usize::try_from(length - done).unwrap_or(usize::MAX).min(piece.len());
-            let step = match rustix::io::pwrite(fd, &piece[..step], offset + done) {
-                Err(Errno::INTR) => 0,
-                result => result.map_err(Fault::io("write", path))?,
-            };
-            tarball.consume(step);
-            done += step as u64;
-        }
-        written += length;
-    }
-    Ok(written)
 }

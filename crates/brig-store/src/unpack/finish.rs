@@ -11,11 +11,12 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use super::attributes::Attributes;
 use super::merged::{Found, Merged};
+use super::place::{Extent, FileData, Special};
 use super::tree::State;
 use super::{Fault, Foreign, Unpacked, join, prefixes, split};
 
@@ -96,8 +97,7 @@ impl Unpacked {
                 continue;
             }
             let (parent, name) = split(prefix);
-            let directory = self.tree.open(parent)?;
-            match rustix::fs::mkdirat(&*directory, name, Mode::RWXU) {
+            match self.tree.place.make_directory(parent, name) {
                 Err(Errno::EXIST) => return Err(Fault::path(prefix, "it is a directory below and another thing here")),
                 result => result.map_err(Fault::io("make directory", prefix))?,
             }
@@ -109,8 +109,7 @@ impl Unpacked {
     /// Links `path` to a file that the layers below have.
     fn link_below(&mut self, path: &[u8], target: &[u8], below: &Merged) -> Result<(), Fault> {
         let (parent, name) = split(path);
-        let directory = self.tree.open(parent)?;
-        if rustix::fs::statat(&*directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+        if self.tree.place.exists(parent, name).map_err(Fault::io("look up", path))? {
             return Ok(()); // a later entry of the same name replaced the link
         }
         let (target_parent, target_name) = split(target);
@@ -119,10 +118,8 @@ impl Unpacked {
             None => below.resolve(target_parent)?,
         };
         let real = join(&target_parent, target_name);
-        let here = self.tree.is_directory(&target_parent) && {
-            let fd = self.tree.open(&target_parent)?;
-            rustix::fs::statat(&*fd, target_name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
-        };
+        let here = self.tree.is_directory(&target_parent)
+            && self.tree.place.exists(&target_parent, target_name).map_err(Fault::io("look up", target))?;
         if !here {
             let Found::Other(fd, stat, layer) = below.look_up(&real)? else {
                 return Err(Fault::link(path, target, "its target is neither here nor in the layers below"));
@@ -130,9 +127,7 @@ impl Unpacked {
             self.lead_to(&target_parent)?;
             self.copy_up(&real, &fd, &stat, layer, below)?;
         }
-        let target_directory = self.tree.open(&target_parent)?;
-        rustix::fs::linkat(&*target_directory, target_name, &*directory, name, AtFlags::empty())
-            .map_err(Fault::io("link", path))
+        self.tree.place.link((&target_parent, target_name), (parent, name)).map_err(Fault::io("link", path))
     }
 
     /// Copies a file, link or node from below to the same path in this layer.
@@ -145,35 +140,31 @@ impl Unpacked {
         below: &Merged,
     ) -> Result<(), Fault> {
         let (parent, name) = split(path);
-        let directory = self.tree.open(parent)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         let fail = |action| Fault::io(action, path);
-        match kind {
+        let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+        let target;
+        let special = match kind {
             FileType::RegularFile => {
                 let source = below.open_file(layer, path).map_err(fail("open below"))?;
                 let attributes = Attributes::of_file(source.as_fd(), stat).map_err(fail("look at"))?;
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let copy = rustix::fs::openat(&*directory, name, flags, Mode::RUSR).map_err(fail("create"))?;
-                let mut from = std::fs::File::from(source);
-                let mut to = std::fs::File::from(copy);
-                let copied = std::io::copy(&mut from, &mut to);
-                self.size += copied.map_err(|source| Fault::Io {
-                    action: "copy up",
-                    path: String::from_utf8_lossy(path).into_owned(),
-                    source,
-                })?;
-                attributes.apply(to.as_fd(), None).map_err(fail("describe"))
+                self.tree.place.begin_file(parent, name, 0o400).map_err(fail("create"))?;
+                let size = u64::try_from(stat.st_size).unwrap_or_default();
+                let mut data = FileData::new(source.into());
+                let extent = Extent { size, pieces: None };
+                self.size += self.tree.place.fill_file(path, extent, &attributes, &mut data)?;
+                return Ok(());
             }
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(fd, "", Vec::new()).map_err(fail("read link"))?;
-                rustix::fs::symlinkat(target, &*directory, name).map_err(fail("make"))?;
-                Attributes::of_stat(stat).apply_at(directory.as_fd(), name, true).map_err(fail("describe"))
+                target = rustix::fs::readlinkat(fd, "", Vec::new()).map_err(fail("read link"))?;
+                Special::Symlink(target.as_bytes())
             }
-            _ => {
-                rustix::fs::mknodat(&*directory, name, kind, Mode::RUSR, stat.st_rdev).map_err(fail("make"))?;
-                Attributes::of_stat(stat).apply_at(directory.as_fd(), name, false).map_err(fail("describe"))
-            }
-        }
+            FileType::CharacterDevice => Special::Character(major, minor),
+            FileType::BlockDevice => Special::Block(major, minor),
+            FileType::Socket => Special::Socket,
+            _ => Special::Fifo,
+        };
+        self.tree.place.special(parent, name, special, &Attributes::of_stat(stat)).map_err(fail("make"))
     }
 
     /// Places a whiteout or opaque mark into a directory that only the layers below have.

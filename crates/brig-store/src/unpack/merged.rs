@@ -16,7 +16,8 @@ use super::attributes::{is_opaque, open_beneath};
 use super::walk::Walk;
 use super::{Fault, prefixes};
 
-/// A stack of sealed layers, topmost first.
+/// A stack of sealed layers, bottom first.
+#[derive(Default)]
 pub(crate) struct Merged {
     layers: Vec<OwnedFd>,
 }
@@ -40,14 +41,19 @@ enum Answer {
 }
 
 impl Merged {
-    /// Takes the trees of layers, topmost first.
-    pub(crate) fn new(layers: Vec<OwnedFd>) -> Self {
-        Self { layers }
+    /// Puts the root of one more layer on top.
+    pub(crate) fn push(&mut self, root_fd: OwnedFd) {
+        self.layers.push(root_fd);
+    }
+
+    /// Returns the number of layers.
+    pub(crate) fn count(&self) -> usize {
+        self.layers.len()
     }
 
     /// Looks up a normalised path; no symbolic link is followed, not even on the way.
     pub(super) fn look_up(&self, path: &[u8]) -> Result<Found, Fault> {
-        for index in 0..self.layers.len() {
+        for index in (0..self.layers.len()).rev() {
             match self.ask(index, path).map_err(Fault::io("look up below", path))? {
                 Answer::Nothing => {}
                 Answer::Hidden => return Ok(Found::Missing),

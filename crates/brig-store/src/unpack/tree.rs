@@ -1,24 +1,18 @@
-//! The directories of a layer that is being unpacked: known by path, opened rarely, described at the end.
+//! The directories of a layer that is being unpacked: known by path, described at the end.
 //!
 //! The tree began empty and everything in it was made here, so a map of directories replaces most look-ups on disk: a
 //! path whose parent is in the map needs no resolving at all. A directory keeps mode 0700 until `seal`, so that neither
 //! its mode, nor a setgid bit, nor a default ACL can bear on what is put into it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::attributes::{self, Attributes};
+use super::attributes::Attributes;
+use super::place::Place;
 use super::walk::Walk;
 use super::{Fault, join, split};
-use crate::disk;
-
-/// The most directories that are held open.
-const OPEN_MAX: usize = 128;
 
 /// How a directory came into the tree.
 #[derive(Debug, Clone)]
@@ -33,22 +27,17 @@ pub(super) enum State {
 
 /// The directories of one layer.
 pub(super) struct Tree {
-    root_fd: Arc<OwnedFd>,
+    /// Where everything is put.
+    pub(super) place: Box<dyn Place>,
     directories: BTreeMap<Vec<u8>, State>,
-    open: HashMap<Vec<u8>, Arc<OwnedFd>>,
     opaque: BTreeSet<Vec<u8>>,
 }
 
 impl Tree {
-    pub(super) fn new(root_fd: OwnedFd) -> Self {
+    pub(super) fn new(place: Box<dyn Place>) -> Self {
         // The root is settled from the start: nearly no layer describes it, and the topmost that does counts.
         let root = State::Settled(Attributes::plain_directory());
-        Self {
-            root_fd: Arc::new(root_fd),
-            directories: BTreeMap::from([(Vec::new(), root)]),
-            open: HashMap::new(),
-            opaque: BTreeSet::new(),
-        }
+        Self { place, directories: BTreeMap::from([(Vec::new(), root)]), opaque: BTreeSet::new() }
     }
 
     pub(super) fn has_implicit(&self) -> bool {
@@ -88,24 +77,6 @@ impl Tree {
         self.opaque.contains(path)
     }
 
-    /// Opens a directory of the tree by its resolved path.
-    pub(super) fn open(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Fault> {
-        if path.is_empty() {
-            return Ok(Arc::clone(&self.root_fd));
-        }
-        if let Some(fd) = self.open.get(path) {
-            return Ok(Arc::clone(fd));
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let fd = attributes::open_beneath(&self.root_fd, path, flags).map_err(Fault::io("open directory", path))?;
-        let fd = Arc::new(fd);
-        if self.open.len() >= OPEN_MAX {
-            self.open.clear();
-        }
-        self.open.insert(path.to_vec(), Arc::clone(&fd));
-        Ok(fd)
-    }
-
     /// Resolves a directory path through the layer's own symbolic links.
     ///
     /// What is missing is made as an implicit directory if `make` is set; else the answer is `None`.
@@ -119,11 +90,11 @@ impl Tree {
                 walk.enter(step);
                 continue;
             }
-            let fd = self.open(&step.parent)?;
-            match rustix::fs::readlinkat(&*fd, step.name.as_slice(), Vec::new()) {
-                Ok(target) => walk.follow(target.as_bytes())?,
+            match self.place.read_link(&step.parent, &step.name) {
+                Ok(target) => walk.follow(&target)?,
                 Err(Errno::NOENT) if make => {
-                    rustix::fs::mkdirat(&*fd, step.name.as_slice(), Mode::RWXU)
+                    self.place
+                        .make_directory(&step.parent, &step.name)
                         .map_err(Fault::io("make directory", &step.path))?;
                     self.directories.insert(step.path.clone(), State::Implicit);
                     walk.enter(step);
@@ -140,11 +111,10 @@ impl Tree {
     pub(super) fn make(&mut self, path: &[u8], state: State) -> Result<(), Fault> {
         if !self.directories.contains_key(path) {
             let (parent, name) = split(path);
-            let fd = self.open(parent)?;
-            let mut result = rustix::fs::mkdirat(&*fd, name, Mode::RWXU);
+            let mut result = self.place.make_directory(parent, name);
             if result == Err(Errno::EXIST) {
                 self.remove(path)?;
-                result = rustix::fs::mkdirat(&*fd, name, Mode::RWXU);
+                result = self.place.make_directory(parent, name);
             }
             result.map_err(Fault::io("make directory", path))?;
         }
@@ -155,15 +125,13 @@ impl Tree {
     /// Removes what lies at a resolved path, with all below it.
     pub(super) fn remove(&mut self, path: &[u8]) -> Result<(), Fault> {
         let (parent, name) = split(path);
-        let fd = self.open(parent)?;
         if self.directories.contains_key(path) {
             for gone in self.below(path) {
                 self.directories.remove(&gone);
-                self.open.remove(&gone);
                 self.opaque.remove(&gone);
             }
         }
-        disk::remove_any(fd.as_fd(), name).map_err(Fault::io("remove", path))
+        self.place.remove(parent, name).map_err(Fault::io("remove", path))
     }
 
     /// Returns the directory itself and the directories below it.
@@ -179,17 +147,7 @@ impl Tree {
     ///
     /// Returns the pairs of old and new path of each directory that moved.
     pub(super) fn merge(&mut self, from: &[u8], to: &[u8]) -> Result<(), Fault> {
-        let source = self.open(from)?;
-        let target = self.open(to)?;
-        let mut names = Vec::new();
-        let listing = rustix::fs::Dir::read_from(&*source).map_err(Fault::io("read", from))?;
-        for child in listing {
-            let child = child.map_err(Fault::io("read", from))?;
-            let name = child.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(name.to_vec());
-            }
-        }
+        let names = self.place.names(from).map_err(Fault::io("read", from))?;
         for name in names {
             let (old, new) = (join(from, &name), join(to, &name));
             if self.is_directory(&old) && self.is_directory(&new) {
@@ -200,8 +158,7 @@ impl Tree {
                 continue;
             }
             self.remove(&new)?;
-            rustix::fs::renameat(&*source, name.as_slice(), &*target, name.as_slice())
-                .map_err(Fault::io("move", &old))?;
+            self.place.rename(from, to, &name).map_err(Fault::io("move", &old))?;
             if self.is_directory(&old) {
                 for path in self.below(&old) {
                     let moved = [&new, &path[old.len()..]].concat();
@@ -217,25 +174,20 @@ impl Tree {
         if self.opaque.remove(from) {
             self.opaque.insert(to.to_vec());
         }
-        self.open.clear();
         self.remove(from)
     }
 
-    /// Gives every directory its attributes and opaque marks.
+    /// Gives every directory its attributes and opaque marks, and completes the place.
     pub(super) fn seal(&mut self) -> Result<(), Fault> {
-        for path in std::mem::take(&mut self.opaque) {
-            let fd = self.open(&path)?;
-            attributes::make_opaque(fd.as_fd()).map_err(Fault::io("mark as opaque", &path))?;
-        }
+        let opaque = std::mem::take(&mut self.opaque);
         let plain = Attributes::plain_directory();
         for (path, state) in std::mem::take(&mut self.directories) {
             let attributes = match &state {
                 State::Explicit(attributes) | State::Settled(attributes) => attributes,
                 State::Implicit => &plain,
             };
-            let fd = self.open(&path)?;
-            attributes.apply(fd.as_fd(), Some(0o700)).map_err(Fault::io("describe", &path))?;
+            self.place.describe(&path, attributes, opaque.contains(&path)).map_err(Fault::io("describe", &path))?;
         }
-        Ok(())
+        self.place.close().map_err(Fault::io("complete", b""))
     }
 }

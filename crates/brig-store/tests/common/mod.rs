@@ -1,27 +1,60 @@
 //! What the tests of the store share: a store in a directory of its own, and an image in memory as a source of blobs.
 
-#![allow(dead_code)] // each test program uses its part
+#![allow(dead_code, clippy::print_stdout)] // each test program uses its part
 
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use brig_spec::image::Descriptor;
 use brig_spec::reference::Reference;
-use brig_store::{BlobSource, Error, Image, NewImage, Opened, Silent, Store};
+use brig_store::{BlobSource, Error, Image, LayerForm, NewImage, Opened, Silent, Store};
 use testkit::image::Compression;
 
 /// A store that is gone when the test ends.
 pub struct Place {
+    // First: a mount that is still open would keep the directory's files.
+    mounts: std::sync::Mutex<Vec<OwnedFd>>,
     pub directory: tempfile::TempDir,
     pub store: Store,
 }
 
+/// Runs a test in a store of each form of layers.
+pub fn both(test: impl Fn(&Place)) {
+    test(&Place::with(LayerForm::Directories));
+    let images = Place::with(LayerForm::Erofs);
+    match images.store.probe_erofs() {
+        Ok(()) => test(&images),
+        Err(error) if kernel_is_old() => println!("skipped: layers as images: {error}"),
+        Err(error) => panic!("this kernel mounts images from files: {error}"),
+    }
+}
+
 impl Place {
     pub fn new() -> Self {
+        Self::with(LayerForm::Directories)
+    }
+
+    pub fn with(form: LayerForm) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("root")).unwrap();
-        Self { directory, store }
+        let store = Store::open(&directory.path().join("root")).unwrap().with_layers_as(form);
+        Self { mounts: std::sync::Mutex::default(), directory, store }
+    }
+
+    /// Returns the roots of an image's layers, bottom first; those that are images themselves are mounted for them.
+    pub fn roots(&self, image: &Image) -> Vec<PathBuf> {
+        image.layers.iter().map(|layer| self.root(layer)).collect()
+    }
+
+    fn root(&self, layer: &Path) -> PathBuf {
+        if !brig_store::is_image(layer) {
+            return layer.to_owned();
+        }
+        let mount = brig_store::mount_layer(layer).unwrap();
+        let path = format!("/proc/{}/fd/{}", std::process::id(), mount.as_raw_fd());
+        self.mounts.lock().unwrap().push(mount);
+        path.into()
     }
 
     pub fn path(&self) -> PathBuf {
@@ -80,4 +113,11 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         next = error.source();
     }
     text
+}
+
+/// Tells whether the kernel is older than 6.12, which mounts EROFS from block devices only.
+fn kernel_is_old() -> bool {
+    let uname = rustix::system::uname();
+    let mut numbers = uname.release().to_str().unwrap().split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) < (Some(6), Some(12))
 }

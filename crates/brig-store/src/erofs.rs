@@ -1,0 +1,79 @@
+//! A layer as one image: EROFS, the kernel's read-only file system, written straight from the tar stream.
+//!
+//! ```text
+//!   block 0          1024: superblock    1152: the root's inode
+//!   blocks 1..       in the order of the stream, mixed:
+//!                      data    the whole blocks of one file, one behind the other
+//!                      chunk   64 KiB of inodes: [inode][attributes][tail of the data], none across a block's end
+//!                    at the end, the same for directories: names sorted over blocks, the last one as a tail
+//! ```
+//!
+//! An inode's number is its place in the file divided by 32, so inodes may lie anywhere, and nothing of a file but its name and
+//! number is kept in memory. A small file is one inode with all of its data behind it. What is written depends on
+//! the tar alone. Sizes and places are computed here and never taken from the archive; what would not fit is refused.
+//!
+//! Form: Documentation/filesystems/erofs.rst and fs/erofs/erofs_fs.h of the kernel (uncompressed, no extra device). Nobody else
+//! writes to these files: they lie in the store, and the kernel reads them only after this code has closed them.
+
+mod format;
+mod place;
+mod writer;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+
+pub(crate) use place::Image;
+
+use crate::unpack::{Attributes, Place};
+
+/// The name of the image in a layer's directory.
+pub(crate) const NAME: &str = "image.erofs";
+
+/// Mounts an image from its file, read-only and detached: the mount goes with its descriptor, or is attached to a place.
+///
+/// Errors: a kernel before 6.12 or without EROFS, or a file system whose files it cannot be mounted from.
+pub fn mount(path: &Path) -> io::Result<OwnedFd> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let context = rustix::mount::fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let context = context.as_fd();
+    // By descriptor: a value may have 255 bytes, and the path is not resolved twice.
+    rustix::mount::fsconfig_set_string(context, "source", format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    rustix::mount::fsconfig_set_flag(context, "ro")?;
+    rustix::mount::fsconfig_create(context)?;
+    Ok(rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+}
+
+/// Tells whether images can be written to and mounted from a directory, by doing it; the error says why not.
+pub(crate) fn probe(directory: &Path) -> io::Result<()> {
+    let path = directory.join(format!("probe-{}", crate::disk::random_name()));
+    let result = (|| {
+        let mut image = Image::create(&path)?;
+        image.special(b"", b"x", crate::unpack::Special::Fifo, &Attributes::plain_directory())?;
+        let plain =
+            Attributes { xattrs: vec![(b"trusted.x".to_vec(), b"y".to_vec())], ..Attributes::plain_directory() };
+        image.describe(b"", &plain, true)?;
+        image.close()?;
+        drop(image);
+        let root = mount(&path)?;
+        let mut value = [0; 4];
+        let length = rustix::fs::fgetxattr(
+            rustix::fs::openat(&root, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?,
+            "trusted.overlay.opaque",
+            &mut value[..],
+        )?;
+        if value[..length] == *b"y" { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
+    })();
+    let _ = std::fs::remove_file(&path);
+    result
+}
+
+/// Makes a file for an image, to be read too.
+fn create(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
