@@ -6,6 +6,8 @@
 pub mod bpf;
 pub mod clone;
 pub mod device_programs;
+#[cfg(target_arch = "x86_64")]
+pub mod early;
 pub mod exec;
 pub mod fds;
 pub mod interface;
