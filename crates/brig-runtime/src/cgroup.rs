@@ -272,6 +272,12 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Removes the directories where that takes no more than a call each; false if there is more to be done than that.
+    pub fn remove_if_empty(&self) -> bool {
+        let gone = |directory: PathBuf| matches!(rustix::fs::rmdir(directory), Ok(()) | Err(Errno::NOENT));
+        self.unit.is_none() && self.directories().all(gone)
+    }
+
     /// Removes the unit, if it is one, and the directories, those below first. Processes that are dying get a bounded time; one that stays is an error.
     pub fn remove(&self) -> Result<(), Error> {
         let stopped = self.unit.as_ref().map_or(Ok(()), |unit| unit.stop());

@@ -207,9 +207,14 @@ pub fn begin(
             handover::give(&mut init, process.child()?.pid, &process.channel)?;
         }
         if !*enclosed {
-            request.cgroup.enclose(process.child()?.pid, resources)?;
-            *enclosed = true;
-            process.channel.tell(Word::Cgroup)?;
+            let soon = init.needs_directories_only();
+            request.cgroup.enclose(process.child()?.pid, resources, || {
+                *enclosed = true;
+                if soon { process.channel.tell(Word::Cgroup) } else { Ok(()) }
+            })?;
+            if !soon {
+                process.channel.tell(Word::Cgroup)?;
+            }
         }
         Ok(())
     };

@@ -163,10 +163,14 @@ fn keep_door(
 fn run(program: &Program, channel: &Channel) -> i32 {
     let error = match set_up(program, channel) {
         Ok(settled) => {
-            if channel.say(Word::Ready).is_err() || channel.expect(Word::Start).is_err() {
+            if channel.say(Word::Ready).is_err() {
                 return 1;
             }
-            program.execute(&settled, channel, || Ok(()))
+            match program.shed() {
+                Err(error) => error,
+                Ok(()) if channel.expect(Word::Start).is_err() => return 1,
+                Ok(()) => program.execute(&settled, channel, || Ok(())),
+            }
         }
         Err(error) => error,
     };

@@ -46,6 +46,14 @@ pub(crate) struct Init<'a> {
     pub born_in_cgroup: bool,
 }
 
+impl Init<'_> {
+    /// Says whether the child can go on with mounts once its cgroup exists, and need not be in it: unless it makes a namespace of
+    /// it, or runs hooks there.
+    pub fn needs_directories_only(&self) -> bool {
+        !self.settings.namespaces.has(flags::NEWCGROUP) && Moment::CreateContainer.of(&self.hooks).is_empty()
+    }
+}
+
 /// Signals that end a container before its program runs: HUP, INT, QUIT and TERM.
 const ENDING: [i32; 4] = [1, 2, 3, 15];
 
@@ -59,6 +67,10 @@ pub(crate) fn run(init: &mut Init<'_>, channel: &Channel) -> i32 {
         Ok(settled) => settled,
         Err(error) => return fail(channel, &error),
     };
+    // While the starter does its part of the start.
+    if let Err(error) = init.program.shed() {
+        return fail(channel, &error);
+    }
     if let Some(door) = init.door.take() {
         // Its maker hears that this process has nothing more to say, and may go. While it waits it keeps nothing of its
         // maker's open: what it holds, others may look at and hold on to.
@@ -166,7 +178,8 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     };
     let found = rootfs::mount_all(&root, &mut init.mounts, init.cgroup, own_cgroup, &mut cgroup_ready, show)?;
     cgroup_ready()?;
-    rootfs::make_devices(&root, &init.devices, init.settings.namespaces.is_own(flags::NEWUSER))?;
+    let bind = init.settings.namespaces.is_own(flags::NEWUSER);
+    rootfs::make_devices(&root, &init.devices, bind, found.new_dev)?;
     run_hooks(init, channel, root.as_fd())?;
     set_up_stdio(init, channel, &root, found.pts.as_ref())?;
     rootfs::set_sysctls(found.proc.as_ref(), init.settings.sysctls.iter())?;

@@ -49,6 +49,13 @@ pub(crate) enum Source {
     Cgroup,
 }
 
+impl Source {
+    /// Says whether it is a new file system of this type.
+    pub fn is_new(&self, wanted: &str) -> bool {
+        matches!(self, Self::New { kind, .. } if kind == wanted)
+    }
+}
+
 /// One mount, ready for the child.
 #[derive(Debug)]
 pub(crate) struct Mount {
@@ -314,6 +321,16 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> std::io::
     Ok(rustix::mount::move_mount(mount, "", target, "", flags)?)
 }
 
+/// Puts a detached mount onto the entry `name` of a directory that nobody else can change; a link is not followed.
+pub(crate) fn attach_at(
+    mount: BorrowedFd<'_>,
+    directory: BorrowedFd<'_>,
+    name: &std::ffi::OsStr,
+) -> std::io::Result<()> {
+    let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(mount, "", directory, name, flags)?)
+}
+
 /// The flag by which open_tree(2) takes a descriptor alone.
 fn empty_path() -> OpenTreeFlags {
     OpenTreeFlags::from_bits_retain(AtFlags::EMPTY_PATH.bits())
@@ -326,6 +343,11 @@ pub(crate) fn clone_of(fd: BorrowedFd<'_>, recursive: bool) -> std::io::Result<O
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     Ok(rustix::mount::open_tree(fd, "", flags)?)
+}
+
+/// Makes a detached clone of one mount, or of a part of it, of the machine.
+pub(crate) fn clone_at(path: &Path) -> std::io::Result<OwnedFd> {
+    Ok(rustix::mount::open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?)
 }
 
 /// Writes id maps as /proc/PID/uid_map reads them, user_namespaces(7).

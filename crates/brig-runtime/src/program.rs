@@ -200,6 +200,13 @@ impl Program {
         Ok(Some((fd, text)))
     }
 
+    /// Lets go of what the starter left to this process and the program is not to have: signals that are ignored or held back, and
+    /// descriptors.
+    pub fn shed(&self) -> Result<(), Error> {
+        brig_sys::signals::reset().step(|| "reset the signals".into())?;
+        brig_sys::fds::cloexec_from(3 + self.preserved_fds).step(|| "mark the descriptors close-on-exec".into())
+    }
+
     /// Takes on the identity and executes the program; returns only upon failure. `channel` leads to the starter, and
     /// `before` runs last of all: with the process's own identity and capabilities, and under its filter.
     pub fn execute(&self, settled: &Settled, channel: &Channel, before: impl FnOnce() -> Result<(), Error>) -> Error {
@@ -248,8 +255,6 @@ impl Program {
         if let Some((fd, label)) = &settled.label {
             rustix::io::write(fd, label.as_bytes()).step(|| format!("set the security label `{label}`"))?;
         }
-        brig_sys::signals::reset().step(|| "reset the signals".into())?;
-        brig_sys::fds::cloexec_from(3 + self.preserved_fds).step(|| "mark the descriptors close-on-exec".into())?;
         // Changing the user emptied the effective set; installing a filter needs CAP_SYS_ADMIN unless no_new_privs is on.
         if self.no_new_privileges {
             self.capabilities.apply()?;

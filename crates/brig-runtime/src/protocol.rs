@@ -7,9 +7,9 @@
 //!    | user namespace only: id maps written,     |
 //!    | root and binds mounted                    |
 //!    |---- Maps + descriptors ------------------>| becomes root of its user namespace
-//!    | cgroup made, child moved (v1)             | root attached, mounts
-//!    |---- Cgroup ------------------------------>| cgroup namespace (v1), cgroup mounts, pivot_root,
-//!    | network, in parallel                      | masks, user, working directory
+//!    | cgroup made (v1)                           | root attached, mounts
+//!    |---- Cgroup ------------------------------>| cgroup mounts, pivot_root,
+//!    | child moved (v1); network, in parallel    | masks, user, working directory
 //!    |<--- Shown + number, descriptor -----------| a bind of the root's own parts under other ids, each
 //!    |---- Shown ------------------------------->|
 //!    |<--- Mounted (hooks only) -----------------| before pivot_root
@@ -25,6 +25,8 @@
 //!    |<--- end of file: the program runs --------|
 //!    |<--- Failed + status, errno, step ---------| at any point instead
 //! ```
+//!
+//! Where the child makes a cgroup namespace or runs hooks of its own, `Cgroup` comes after the move.
 //!
 //! With a door, a listening socket, the child lets go of its maker after `Ready`. Whoever starts it, in another process at
 //! another time, connects to the door, hears `Ready` again, and carries the conversation on from there.

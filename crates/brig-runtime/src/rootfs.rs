@@ -6,7 +6,7 @@
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error};
-use crate::mounts::{self, Mount, Options, Source, attach, clone_of, new_file_system};
+use crate::mounts::{self, Mount, Options, Source, attach, clone_at, clone_of, new_file_system};
 use brig_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use brig_sys::mounts::{Attributes, RDONLY, set_attributes};
 use brig_sys::root::Root;
@@ -65,6 +65,8 @@ pub(crate) struct Found {
     pub pts: Option<OwnedFd>,
     /// What is to become read-only when all has been made that belongs there.
     pub readonly: Vec<OwnedFd>,
+    /// Whether /dev is a new tmpfs, which nobody else can have changed.
+    pub new_dev: bool,
 }
 
 /// Makes every mount in order. `cgroup_ready` is called before the first cgroup mount; `show` has the maker of the container show
@@ -81,6 +83,9 @@ pub(crate) fn mount_all(
     for (at, mount) in mounts.iter_mut().enumerate() {
         let destination = mount.destination.clone();
         let step = || format!("mount on {}", destination.display());
+        if destination == Path::new("/dev") {
+            found.new_dev = mount.source.is_new("tmpfs") && !mount.options.copy_up;
+        }
         match &mut mount.source {
             Source::Bind { fd, directory } => {
                 let fd = fd.take().ok_or_else(|| Error::invalid(step(), "what is to be bound was not opened"))?;
@@ -179,23 +184,26 @@ fn attach_bind(root: &Root, bind: BorrowedFd<'_>, destination: &Path) -> io::Res
 /// Finds or makes the directory for a new file system, and says whether it is new. proc and sysfs are what masks and settings
 /// rely on: an image's link must not lead them elsewhere.
 fn directory_for(root: &Root, kind: &str, destination: &Path) -> io::Result<(OwnedFd, bool)> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let mut flags = OFlags::PATH | OFlags::DIRECTORY;
     if matches!(kind, "proc" | "sysfs") {
-        let there = root.open(destination, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty());
-        if let Ok(there) = &there
-            && FileType::from_raw_mode(rustix::fs::fstat(there)?.st_mode) != FileType::Directory
-        {
-            let why = format!("filesystem {kind:?} must be mounted on ordinary directory");
-            return Err(io::Error::new(io::ErrorKind::NotADirectory, why));
-        }
+        flags |= OFlags::NOFOLLOW;
     }
     match root.open(destination, flags, Mode::empty()) {
         Ok(there) => Ok((there, false)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Ok((root.make_directories(destination, Mode::from_raw_mode(0o755))?, true))
+            Ok((root.make_missing(destination, Mode::from_raw_mode(0o755))?, true))
+        }
+        Err(error) if flags.contains(OFlags::NOFOLLOW) && is_no_directory(&error) => {
+            let why = format!("filesystem {kind:?} must be mounted on ordinary directory");
+            Err(io::Error::new(io::ErrorKind::NotADirectory, why))
         }
         Err(error) => Err(error),
     }
+}
+
+/// Says whether an open failed because something else than a directory is there.
+fn is_no_directory(error: &io::Error) -> bool {
+    [Errno::NOTDIR, Errno::LOOP].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Makes a new file system; one that this user namespace may not make is bound from the machine, as sysfs can be. A tmpfs that is
@@ -241,27 +249,9 @@ fn mount_cgroups(target: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool, o
     let layout = cgroup.layout();
     let open_one = |hierarchy: &crate::cgroup::Hierarchy, directory: &Path| -> io::Result<OwnedFd> {
         if own_namespace {
-            let mut options = options.clone();
-            options.propagation = None;
-            let kind = if hierarchy.unified { "cgroup2" } else { "cgroup" };
-            options.data = Vec::new();
-            if !hierarchy.unified {
-                options.data = hierarchy
-                    .controllers
-                    .iter()
-                    .map(|c| match c.split_once('=') {
-                        Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-                        None => (c.clone(), None),
-                    })
-                    .collect();
-                if hierarchy.controllers.iter().any(|c| c.starts_with("name=")) {
-                    options.data.insert(0, ("none".into(), None));
-                }
-            }
-            return new_file_system(kind, "cgroup", &options);
+            return new_hierarchy(hierarchy, options);
         }
-        let fd = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let clone = clone_of(fd.as_fd(), false)?;
+        let clone = clone_at(directory)?;
         options.apply(clone.as_fd(), false)?;
         Ok(clone)
     };
@@ -281,14 +271,15 @@ fn mount_cgroups(target: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool, o
     )?;
     attach(base.as_fd(), target)?;
     for (hierarchy, directory) in layout.hierarchies.iter().zip(cgroup.directories()) {
-        // A user's container may have no cgroup of its own there.
-        if !own_namespace && !directory.exists() {
-            continue;
-        }
+        let one = match open_one(hierarchy, &directory) {
+            // A user's container may have no cgroup of its own there.
+            Err(error) if !own_namespace && error.kind() == io::ErrorKind::NotFound => continue,
+            one => one?,
+        };
+        // Nobody else has seen the tmpfs yet: what is made in it stays what it is.
         let name = hierarchy.mount.file_name().unwrap_or_default();
         rustix::fs::mkdirat(&base, name, Mode::from_raw_mode(0o755))?;
-        let place = rustix::fs::openat(&base, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        attach(open_one(hierarchy, &directory)?.as_fd(), place.as_fd())?;
+        mounts::attach_at(one.as_fd(), base.as_fd(), name)?;
         if hierarchy.controllers.len() > 1 {
             for controller in &hierarchy.controllers {
                 match rustix::fs::symlinkat(name, &base, controller.as_str()) {
@@ -304,15 +295,39 @@ fn mount_cgroups(target: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool, o
     Ok(())
 }
 
+/// Mounts a hierarchy as the container's own cgroup namespace shows it.
+fn new_hierarchy(hierarchy: &crate::cgroup::Hierarchy, options: &Options) -> io::Result<OwnedFd> {
+    let mut options = Options { propagation: None, data: Vec::new(), ..options.clone() };
+    if hierarchy.unified {
+        return new_file_system("cgroup2", "cgroup", &options);
+    }
+    if hierarchy.controllers.iter().any(|c| c.starts_with("name=")) {
+        options.data.push(("none".into(), None));
+    }
+    options.data.extend(hierarchy.controllers.iter().map(|c| match c.split_once('=') {
+        Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+        None => (c.clone(), None),
+    }));
+    new_file_system("cgroup", "cgroup", &options)
+}
+
 /// Makes device nodes and links in /dev. Where nodes cannot be made (a user namespace), the machine's are bound, each
-/// checked to be the device it is taken for.
-pub(crate) fn make_devices(root: &Root, devices: &[LinuxDevice], bind: bool) -> Result<(), Error> {
+/// checked to be the device it is taken for. `new_dev` as [`Found::new_dev`].
+pub(crate) fn make_devices(root: &Root, devices: &[LinuxDevice], bind: bool, new_dev: bool) -> Result<(), Error> {
+    // Without a umask a node has its mode from the start: to change it by name later would follow whatever another
+    // container, which shares this directory, has put there meanwhile.
+    let umask = rustix::process::umask(Mode::empty());
+    let result = make_all_devices(root, devices, bind, new_dev);
+    rustix::process::umask(umask);
+    result
+}
+
+fn make_all_devices(root: &Root, devices: &[LinuxDevice], bind: bool, new_dev: bool) -> Result<(), Error> {
     let step = |path: &str| format!("make the device {path}");
     let dev = root.make_directories(Path::new("/dev"), Mode::from_raw_mode(0o755)).step(|| step("/dev"))?;
     for (name, major, minor) in DEVICES {
-        let mode = Mode::from_raw_mode(0o666);
-        make_device(dev.as_fd(), name, FileType::CharacterDevice, (major, minor), mode, None, bind)
-            .step(|| step(name))?;
+        let node = Node { kind: FileType::CharacterDevice, number: rustix::fs::makedev(major, minor), mode: 0o666 };
+        make_device(dev.as_fd(), name, &node, None, bind, new_dev).step(|| step(name))?;
     }
     for device in devices {
         let path = device.path.as_path();
@@ -327,9 +342,10 @@ pub(crate) fn make_devices(root: &Root, devices: &[LinuxDevice], bind: bool) -> 
             _ => FileType::CharacterDevice,
         };
         let number = |n: i64| u32::try_from(n).unwrap_or(0);
-        let mode = Mode::from_raw_mode(device.file_mode.unwrap_or(0o666) & 0o7777);
+        let number = rustix::fs::makedev(number(device.major), number(device.minor));
+        let node = Node { kind, number, mode: device.file_mode.unwrap_or(0o666) & 0o7777 };
         let owner = (device.uid.unwrap_or(0), device.gid.unwrap_or(0));
-        make_device(parent.as_fd(), name, kind, (number(device.major), number(device.minor)), mode, Some(owner), bind)
+        make_device(parent.as_fd(), name, &node, Some(owner), bind, false)
             .step(|| step(&path.display().to_string()))?;
     }
     for (target, name) in LINKS {
@@ -341,21 +357,31 @@ pub(crate) fn make_devices(root: &Root, devices: &[LinuxDevice], bind: bool) -> 
     Ok(())
 }
 
+/// A device node.
+struct Node {
+    kind: FileType,
+    number: u64,
+    mode: u32,
+}
+
+impl Node {
+    fn is(&self, stat: &rustix::fs::Stat) -> bool {
+        FileType::from_raw_mode(stat.st_mode) == self.kind && stat.st_rdev == self.number
+    }
+}
+
 fn make_device(
     parent: BorrowedFd<'_>,
     name: &str,
-    kind: FileType,
-    (major, minor): (u32, u32),
-    mode: Mode,
+    node: &Node,
     owner: Option<(u32, u32)>,
     bind: bool,
+    unshared: bool,
 ) -> io::Result<()> {
-    let number = rustix::fs::makedev(major, minor);
     if bind {
         let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let host = rustix::fs::open(Path::new("/dev").join(name), flags, Mode::empty())?;
-        let stat = rustix::fs::fstat(&host)?;
-        if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_rdev != number {
+        if !node.is(&rustix::fs::fstat(&host)?) {
             return Err(Errno::NXIO.into());
         }
         match rustix::fs::openat(
@@ -370,12 +396,7 @@ fn make_device(
         let target = rustix::fs::openat(parent, name, flags, Mode::empty())?;
         return attach(clone_of(host.as_fd(), false)?.as_fd(), target.as_fd());
     }
-    // Without a umask the node has its mode from the start: to change it by name later would follow whatever another
-    // container, which shares this directory, has put there meanwhile.
-    let umask = rustix::process::umask(Mode::empty());
-    let result = make_node(parent, name, kind, mode, number);
-    rustix::process::umask(umask);
-    result?;
+    make_node(parent, name, node, unshared)?;
     if let Some((uid, gid)) = owner {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
@@ -383,25 +404,23 @@ fn make_device(
     Ok(())
 }
 
-fn make_node(parent: BorrowedFd<'_>, name: &str, kind: FileType, mode: Mode, number: u64) -> io::Result<()> {
-    match rustix::fs::mknodat(parent, name, kind, mode, number) {
+/// Makes a node. In a directory that is not `unshared`, somebody may put another thing in its place meanwhile.
+fn make_node(parent: BorrowedFd<'_>, name: &str, node: &Node, unshared: bool) -> io::Result<()> {
+    let make = || rustix::fs::mknodat(parent, name, node.kind, Mode::from_raw_mode(node.mode), node.number);
+    match make() {
+        Ok(()) if unshared => return Ok(()),
         Err(Errno::EXIST) => {
             // What is there already must be the device, not a link or a file of the image's making.
-            let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            if FileType::from_raw_mode(stat.st_mode) == kind && stat.st_rdev == number {
+            if node.is(&rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?) {
                 return Ok(());
             }
             rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
-            rustix::fs::mknodat(parent, name, kind, mode, number)?;
+            make()?;
         }
         result => result?,
     }
     let fd = rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    let stat = rustix::fs::fstat(&fd)?;
-    if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_rdev != number {
-        return Err(Errno::NXIO.into());
-    }
-    Ok(())
+    if node.is(&rustix::fs::fstat(&fd)?) { Ok(()) } else { Err(Errno::NXIO.into()) }
 }
 
 /// Binds the terminal over /dev/console.

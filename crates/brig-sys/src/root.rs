@@ -69,6 +69,18 @@ impl Root {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
             result => return result,
         }
+        self.make_missing(path, mode)
+    }
+
+    /// The same for a directory of which it is known that it is not there.
+    pub fn make_missing(&self, path: &Path, mode: Mode) -> Result<OwnedFd> {
+        // Most often the last component alone is missing, and no link is in its place.
+        if let Ok((parent, name)) = self.parent_of(path)
+            && rustix::fs::mkdirat(&parent, name, mode).is_ok()
+        {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            return Ok(rustix::fs::openat(&parent, name, flags, Mode::empty())?);
+        }
         let path = self.readable(path)?;
         let mut reached = PathBuf::new();
         let mut fd =

@@ -65,11 +65,18 @@ impl Cgroup {
         Ok(made)
     }
 
-    /// Makes the cgroup, writes the limits and moves a process into it. A unit of systemd is made in this way only. Upon an
-    /// error the process may be in the cgroup already; when it is gone, [`Self::remove`] removes what is left.
-    pub fn enclose(&self, pid: i32, resources: Option<&LinuxResources>) -> Result<Made, Error> {
+    /// Makes the cgroup, writes the limits and moves a process into it. A unit of systemd is made in this way only. `stands` is
+    /// called when the cgroup exists: upon an error after that the process may be in it already, and when it is gone,
+    /// [`Self::remove`] removes what is left.
+    pub fn enclose(
+        &self,
+        pid: i32,
+        resources: Option<&LinuxResources>,
+        stands: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<Made, Error> {
         let Some(unit) = &self.unit else {
             let made = self.create(resources)?;
+            stands()?;
             if !made.nothing {
                 self.add(pid)?;
             }
@@ -84,6 +91,7 @@ impl Cgroup {
         let resources = self.start_unit(unit, pid, resources)?;
         // What systemd has made now holds the process, and is no stranger's.
         let made = self.clone().exclusive(false).make(&resources)?;
+        stands()?;
         if !self.layout.is_pure_v2() {
             // Of v1's hierarchies systemd joins those that it uses itself.
             self.add(pid)?;

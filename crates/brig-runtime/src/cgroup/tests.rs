@@ -393,7 +393,7 @@ fn a_relative_cgroup_lies_below_or_beside_the_own_one() {
     let name = format!("brig-cgroup-test-relative-{}", std::process::id());
     let test = Temporary(Cgroup::of_container(None, &name, &Driver::Cgroupfs).unwrap());
     let process = Waiting::new();
-    test.0.enclose(process.pid(), Some(&resources(r#"{"pids":{"limit":9}}"#))).unwrap();
+    test.0.enclose(process.pid(), Some(&resources(r#"{"pids":{"limit":9}}"#)), || Ok(())).unwrap();
     let back = Cgroup::from_record(&test.0.to_record()).unwrap();
     assert_eq!(back.pids(), [process.pid()]);
     assert_eq!(test.read("pids", "pids.max", "pids.max"), "9");
@@ -424,7 +424,7 @@ fn without_permission_a_cgroup_is_left_out_unless_a_limit_asks_for_it() {
     let made = rootless.create(None).unwrap();
     assert!(made.nothing, "{made:?}");
     assert_eq!(made.missing, rootless.directories().collect::<Vec<_>>());
-    assert!(rootless.enclose(std::process::id().cast_signed(), None).unwrap().nothing);
+    assert!(rootless.enclose(std::process::id().cast_signed(), None, || Ok(())).unwrap().nothing);
     rootless.remove().unwrap();
     let error = cause(&rootless.create(Some(&limits)).unwrap_err());
     let want = if rootless.layout().is_pure_v2() {

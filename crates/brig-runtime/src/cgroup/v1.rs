@@ -56,14 +56,16 @@ fn make_parents(hierarchy: &Hierarchy, directory: &Path) -> Result<(), Error> {
 /// A new cpuset is empty and takes no process before it has CPUs and memory nodes: those asked for, or its parent's.
 fn fill_cpuset(mount: &Path, directory: &Path, new: bool, cpu: Option<&LinuxCpu>) -> Result<(), Error> {
     let (cpus, mems) = (directory.join("cpuset.cpus"), directory.join("cpuset.mems"));
-    let has_cpus = !is_empty(&cpus)?;
+    let parent = directory.parent().unwrap_or(mount);
+    // Directories that brig made hand theirs down. The root, as a rule, does not, and is not asked.
+    let empty = new && parent == mount;
+    let has_cpus = !empty && !is_empty(&cpus)?;
     if has_cpus && (new || !is_empty(&mems)?) {
         return Ok(()); // a child that got its parent's cpuset at birth got both halves
     }
     let asked = |list: Option<&String>| list.filter(|l| !l.is_empty()).cloned();
     let asked_cpus = asked(cpu.map(|c| &c.cpus));
     let asked_mems = asked(cpu.map(|c| &c.mems));
-    let parent = directory.parent().unwrap_or(mount);
     let (parent_cpus, parent_mems) = match (&asked_cpus, &asked_mems) {
         (Some(_), Some(_)) => (String::new(), String::new()),
         _ => cpuset_of(mount, parent)?,
@@ -71,7 +73,7 @@ fn fill_cpuset(mount: &Path, directory: &Path, new: bool, cpu: Option<&LinuxCpu>
     if !has_cpus {
         write(&cpus, &asked_cpus.unwrap_or(parent_cpus))?;
     }
-    if is_empty(&mems)? {
+    if empty || is_empty(&mems)? {
         write(&mems, &asked_mems.unwrap_or(parent_mems))?;
     }
     Ok(())

@@ -142,7 +142,9 @@ impl Options {
     /// could not have lifted it: `locked`. Errors: such a one is lifted by name (`EPERM`).
     pub fn apply(&self, mount: BorrowedFd<'_>, locked: bool) -> std::io::Result<()> {
         let (propagation, recursive) = self.propagation.unwrap_or((MS_PRIVATE, true));
-        set_attributes(mount, &Attributes { propagation, ..Attributes::default() }, recursive)?;
+        if self.recursive {
+            set_attributes(mount, &Attributes { propagation, ..Attributes::default() }, recursive)?;
+        }
         let mut attributes = self.attributes;
         if self.named {
             attributes.clear |= BESIDE_TIME & !attributes.set;
@@ -153,8 +155,12 @@ impl Options {
         if locked {
             attributes = self.keep_locked(attributes, mount)?;
         }
+        if !self.recursive {
+            // There is one mount, and one call does for it.
+            attributes.propagation = propagation;
+        }
         for (attributes, recursive) in [(attributes, false), (self.recursive_attributes, true)] {
-            if attributes.set != 0 || attributes.clear != 0 {
+            if attributes.set != 0 || attributes.clear != 0 || attributes.propagation != 0 {
                 set_attributes(mount, &attributes, recursive)?;
             }
         }
