@@ -47,7 +47,11 @@ impl ProcessId {
 
 /// Returns start time and state letter of /proc/PID/stat; the command name in it may hold spaces and parentheses.
 fn read_stat(pid: i32) -> io::Result<(u64, u8)> {
-    let text = fs::read(format!("/proc/{pid}/stat"))?;
+    // It is less than a page, and made in one piece.
+    let mut text = [0; 4096];
+    let file = fs::File::open(format!("/proc/{pid}/stat"))?;
+    let length = io::Read::read(&mut &file, &mut text)?;
+    let text = &text[..length];
     let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has an unknown form"));
     let end = text.iter().rposition(|&b| b == b')').ok_or_else(bad)?;
     let rest = std::str::from_utf8(&text[end + 1..]).map_err(|_| bad())?;

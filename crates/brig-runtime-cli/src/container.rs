@@ -15,7 +15,7 @@ use brig_monitor::state::ProcessId;
 use brig_runtime::cgroup::{self, Cgroup};
 use brig_runtime::hooks::Description;
 use brig_spec::runtime::Spec;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -149,11 +149,15 @@ impl Container {
         Ok((directory, fd))
     }
 
-    /// Writes the record of a container that now exists.
-    pub fn write(directory: PathBuf, directory_fd: OwnedFd, record: Record) -> Result<Self, Failure> {
-        let path = directory.join(STATE_FILE);
-        records::write_json(&path, &record, false).step(|| format!("write {}", path.display()))?;
-        Ok(Self { directory, directory_fd, record })
+    /// A container whose directory was reserved.
+    pub fn new(directory: PathBuf, directory_fd: OwnedFd, record: Record) -> Self {
+        Self { directory, directory_fd, record }
+    }
+
+    /// Writes the record.
+    pub fn write(&self) -> Result<(), Failure> {
+        let path = self.directory.join(STATE_FILE);
+        records::write_json(&path, &self.record, false).step(|| format!("write {}", path.display()))
     }
 
     /// The directory as a descriptor.
@@ -207,7 +211,13 @@ impl Container {
 
     /// Removes its directory.
     pub fn forget(&self) -> Result<(), Failure> {
-        forget(&self.directory)
+        for name in [STATE_FILE, CONFIG_FILE] {
+            let _ = rustix::fs::unlinkat(&self.directory_fd, name, AtFlags::empty());
+        }
+        match rustix::fs::rmdir(&self.directory) {
+            Ok(()) => Ok(()),
+            Err(_) => forget(&self.directory),
+        }
     }
 }
 

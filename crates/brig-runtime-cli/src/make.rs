@@ -138,7 +138,6 @@ fn bring_up(
     directory_fd: OwnedFd,
 ) -> Result<(Container, Child, Option<OwnedFd>), (Failure, bool)> {
     let before = |failure: Failure| (failure, false);
-    keep_configuration(directory_fd.as_fd(), text).map_err(before)?;
     let door = match plan.start {
         Start::Now => None,
         Start::Later => Some(launch::make_door(directory_fd.as_fd(), DOOR).map_err(|e| before(e.into()))?),
@@ -160,25 +159,20 @@ fn bring_up(
     let starting = starting.map_err(|error| (Failure::from(error).during(DURING), false))?;
     move_devices(plan.spec, &starting).map_err(after)?;
     plan.global.log.debug("child process in init(): it makes its mounts");
+    // While the child works. A record that names a container which waits is written when it does.
+    keep_configuration(directory_fd.as_fd(), text).map_err(after)?;
+    let record = record(plan, starting.pid()).map_err(after)?;
+    let container = Container::new(directory.into(), directory_fd, record);
+    if plan.start == Start::Now {
+        container.write().map_err(after)?;
+    }
     let mut created = starting.finish().map_err(|e| after(e.into()))?;
     plan.global.log.debug("init: closing the pipe to signal completion: the container is made");
     let console = created.console.take();
     let console = hand_out(plan.options, &created, console).map_err(after)?;
-    let terminal = plan.spec.process.as_ref().is_some_and(|process| process.terminal);
-    let record = Record {
-        format: 1,
-        id: plan.id.into(),
-        init: ProcessId::of(created.pid()).step(|| "read the start time of the first process").map_err(after)?,
-        bundle: plan.options.bundle.clone(),
-        rootfs: plan.rootfs.into(),
-        created: now_ns(),
-        owner: rustix::process::geteuid().as_raw(),
-        cgroup: plan.cgroup.to_record(),
-        descriptors: if terminal { descriptors::null() } else { descriptors::own() },
-    };
-    let container = Container::write(directory.into(), directory_fd, record).map_err(after)?;
     let child = match plan.start {
         Start::Later => {
+            container.write().map_err(after)?;
             created.warnings.iter().for_each(|warning| plan.global.log.warning(warning));
             created.leave().map_err(|e| after(e.into()))?
         }
@@ -188,6 +182,22 @@ fn bring_up(
         sockets::write_pid_file(path, child.pid).map_err(after)?;
     }
     Ok((container, child, console))
+}
+
+/// What is kept of the container whose first process is `pid`.
+fn record(plan: &Plan<'_>, pid: i32) -> Result<Record, Failure> {
+    let terminal = plan.spec.process.as_ref().is_some_and(|process| process.terminal);
+    Ok(Record {
+        format: 1,
+        id: plan.id.into(),
+        init: ProcessId::of(pid).step(|| "read the start time of the first process")?,
+        bundle: plan.options.bundle.clone(),
+        rootfs: plan.rootfs.into(),
+        created: now_ns(),
+        owner: rustix::process::geteuid().as_raw(),
+        cgroup: plan.cgroup.to_record(),
+        descriptors: if terminal { descriptors::null() } else { descriptors::own() },
+    })
 }
 
 /// Moves the machine's network devices that the configuration names into the container's network namespace.

@@ -36,10 +36,11 @@ pub(crate) fn end(container: &Container) -> Result<(), Failure> {
 /// hooks run at the end, and one that fails is a warning: there is nothing left to stop.
 pub(crate) fn tear_down(global: &Global, container: &Container, spec: Option<&Spec>) -> Result<(), Failure> {
     let cgroup = container.cgroup()?;
-    if !cgroup.pids().is_empty() {
+    // Most often nobody is left, and no cgroup below.
+    if !cgroup.remove_if_empty() {
         cgroup.kill_all()?;
+        cgroup.remove()?;
     }
-    cgroup.remove()?;
     container.forget()?;
     if let Some(spec) = spec {
         let after = spec.hooks.as_ref().map(|hooks| Moment::Poststop.of(hooks)).unwrap_or_default();

@@ -235,7 +235,7 @@ fn bring_up(plan: &Plan<'_>, reached: &Reached) -> Result<Child, Failure> {
 /// moved to there.
 fn enclose(plan: &Plan<'_>, session: &Session, options: &mut Message, reached: &Reached) -> Result<(), Failure> {
     let resources = plan.spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
-    plan.cgroup.enclose(session.pid(), resources)?;
+    plan.cgroup.enclose(session.pid(), resources, || Ok(()))?;
     reached.cgroup.set(true);
     let path = format!("/proc/{}/cgroup", session.pid());
     let text = std::fs::read_to_string(&path).step(|| format!("read {path}"))?;
@@ -302,7 +302,7 @@ fn write_record(plan: &Plan<'_>, pid: i32) -> Result<(), Failure> {
         descriptors: if plan.stdio == Stdio::Null { descriptors::null() } else { descriptors::own() },
     };
     let directory_fd = plan.directory_fd.try_clone_to_owned().step(|| "keep the container's directory")?;
-    Container::write(plan.directory.into(), directory_fd, record).map(drop)
+    Container::new(plan.directory.into(), directory_fd, record).write()
 }
 
 /// Sets up the loopback interface of the restored network namespace, which is an empty one.
