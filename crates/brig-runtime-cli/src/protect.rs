@@ -1,6 +1,7 @@
 //! The program against the container, for the commands that put a process into one: they go on from a read-only clone of the
 //! mount that the program lies on (see `brig-monitor`'s `protect.rs`), so that nobody inside can ever write to the file
-//! (CVE-2019-5736). Costs one more exec of a static program.
+//! (CVE-2019-5736). As a rule `brig-sys`'s `early.rs` has seen to that before the program began; this makes sure of it, and
+//! knows the way for those who may not mount.
 
 use crate::failure::{Failure, Step};
 use brig_sys::exec::{StringList, execve_fd};
