@@ -1,7 +1,7 @@
 //! The use cases of images, one verb a file.
 //!
 //! ```text
-//!   registry ----.
+//!   registry ----.                                       (and back: push)
 //!   oci:DIR -----+--> manifest --> brig_store::Store::add --> Image { config, layers, .. }
 //!   archives ----'                 (fetch, verify, unpack, publish)
 //! ```
@@ -16,10 +16,13 @@ mod import;
 mod inspect;
 mod list;
 mod load;
+mod login;
 mod prune;
 mod pull;
+mod push;
 mod remove;
 mod save;
+mod search;
 mod source;
 mod tag;
 
@@ -31,7 +34,9 @@ use brig_store::Store;
 pub use commit_changes::apply_change;
 pub use ensure::PullPolicy;
 pub use history::Step;
+pub use login::{login, logout};
 pub use pull::Pulled;
+pub use push::PushedImage;
 pub use source::Source;
 
 use crate::error::Result;

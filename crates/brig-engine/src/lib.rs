@@ -8,6 +8,7 @@
 //!   config   what a container shall be          oci        ... as an OCI runtime specification (pure)
 //!   error    what went wrong, in 8 kinds        record     ... as it lies on disk
 //!   images   have it, or fetch it               containers create, start, stop, remove, list ...
+//!   registries  short names, what must be signed
 //!   volumes  networks  idpool  names            recovery   what a crash left behind
 //!   host     what this machine can do
 //! ```
@@ -24,6 +25,7 @@ pub mod networks;
 pub mod oci;
 pub mod record;
 pub mod recovery;
+pub mod registries;
 pub mod time;
 pub mod volumes;
 

@@ -11,6 +11,8 @@ use crate::error::Error;
 
 /// How long a token is good for if the registry does not say; the specification's default.
 const DEFAULT_LIFE: u64 = 60;
+/// The name that token servers know this program by.
+const CLIENT: &str = "brig";
 /// How many seconds before its end a token counts as over.
 const MARGIN: u64 = 5;
 
@@ -89,45 +91,71 @@ impl Authorization {
     }
 }
 
+/// What a token server has granted.
+#[derive(Debug, Clone)]
+pub(crate) struct Grant {
+    pub(crate) authorization: Authorization,
+    /// A token by which further ones are granted.
+    pub(crate) identity: Option<Secret>,
+}
+
 /// A token server's answer.
 #[derive(Deserialize)]
-struct Grant {
+struct Answer {
     token: Option<Secret>,
     /// The name that OAuth 2 has for the same.
     access_token: Option<Secret>,
+    refresh_token: Option<Secret>,
     expires_in: Option<u64>,
 }
 
 /// Reads a token server's answer.
-pub(crate) fn parse_token(host: &str, bytes: &[u8]) -> Result<Authorization, Error> {
+pub(crate) fn parse_token(host: &str, bytes: &[u8]) -> Result<Grant, Error> {
     let bad = |reason: &str| Error::Protocol { host: host.to_owned(), reason: reason.to_owned() };
-    let answer: Grant = serde_json::from_slice(bytes).map_err(|_| bad("its token is not JSON"))?;
-    let token = answer.token.or(answer.access_token).ok_or_else(|| bad("it gave no token"))?;
-    if token.0.is_empty() || !token.0.bytes().all(|b| b.is_ascii_graphic()) {
+    let answer: Answer = serde_json::from_slice(bytes).map_err(|_| bad("its token is not JSON"))?;
+    let is_one = |token: &Secret| !token.0.is_empty() && token.0.bytes().all(|b| b.is_ascii_graphic());
+    let token = answer.token.filter(|token| !token.0.is_empty()).or(answer.access_token);
+    let token = token.ok_or_else(|| bad("it gave no token"))?;
+    if !is_one(&token) {
         return Err(bad("its token is not one"));
     }
     let life = answer.expires_in.unwrap_or(DEFAULT_LIFE).clamp(DEFAULT_LIFE, 86_400) - MARGIN;
-    Ok(Authorization {
+    let authorization = Authorization {
         header: Secret(format!("Bearer {}", token.0)),
         until: Some(Instant::now() + Duration::from_secs(life)),
-    })
+    };
+    Ok(Grant { authorization, identity: answer.refresh_token.filter(is_one) })
 }
 
 /// Returns the form fields of a token request, and whether it is a POST: only an identity token needs one.
 pub(crate) fn token_query(
     credentials: Option<&Credentials>,
     service: Option<&str>,
-    scope: &str,
+    scopes: &[String],
+    offline: bool,
 ) -> (bool, Vec<(&'static str, String)>) {
-    let mut fields = vec![("scope", scope.to_owned())];
+    let exchange = matches!(credentials, Some(Credentials::Identity(_)));
+    // OAuth 2 has one field with blanks, the older form one field for each scope.
+    let mut fields: Vec<_> = if exchange && !scopes.is_empty() {
+        vec![("scope", scopes.join(" "))]
+    } else {
+        scopes.iter().map(|scope| ("scope", scope.clone())).collect()
+    };
     if let Some(service) = service {
         fields.push(("service", service.to_owned()));
     }
-    let exchange = matches!(credentials, Some(Credentials::Identity(_)));
-    if let Some(Credentials::Identity(token)) = credentials {
-        fields.push(("grant_type", "refresh_token".to_owned()));
-        fields.push(("client_id", "brig".to_owned()));
-        fields.push(("refresh_token", token.0.clone()));
+    match credentials {
+        Some(Credentials::Identity(token)) => {
+            fields.push(("grant_type", "refresh_token".to_owned()));
+            fields.push(("client_id", CLIENT.to_owned()));
+            fields.push(("refresh_token", token.0.clone()));
+        }
+        Some(Credentials::Basic(user, _)) if offline => {
+            fields.push(("account", user.clone()));
+            fields.push(("client_id", CLIENT.to_owned()));
+            fields.push(("offline_token", "true".to_owned()));
+        }
+        _ => {}
     }
     (exchange, fields)
 }
@@ -161,8 +189,9 @@ mod tests {
 
     #[test]
     fn a_token_lives_as_long_as_it_says() {
-        assert!(parse_token("h", br#"{"token":"t","expires_in":300}"#).unwrap().is_good());
-        assert!(parse_token("h", br#"{"access_token":"t"}"#).unwrap().is_good());
+        assert!(parse_token("h", br#"{"token":"t","expires_in":300}"#).unwrap().authorization.is_good());
+        let grant = parse_token("h", br#"{"token":"","access_token":"t","refresh_token":"r"}"#).unwrap();
+        assert!(grant.authorization.is_good() && grant.identity.unwrap().0 == "r");
         for bad in [&b"{}"[..], b"x", br#"{"token":""}"#, b"{\"token\":\"a\\nb\"}"] {
             assert!(parse_token("h", bad).is_err());
         }

@@ -7,6 +7,7 @@ use brig_spec::reference::Reference;
 use bytes::{Buf, Bytes};
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Response, StatusCode};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::client::Client;
 use crate::error::Error;
@@ -24,6 +25,8 @@ pub struct Blob {
     offset: u64,
     /// Breaks since the last byte that came.
     breaks: u32,
+    /// The place among those that may be under way with the registry.
+    _place: OwnedSemaphorePermit,
 }
 
 impl std::fmt::Debug for Blob {
@@ -42,7 +45,12 @@ impl Blob {
         descriptor: Descriptor,
         offset: u64,
     ) -> Result<Self, Error> {
+        let places = client.places(&reference);
+        let place = client.block_on(async {
+            places.acquire_owned().await.map_err(|_| Error::Setup("it is being shut down".to_owned()))
+        })?;
         let mut blob = Self {
+            _place: place,
             client,
             reference,
             descriptor,
@@ -66,15 +74,13 @@ impl Blob {
     fn connect(&mut self) -> Result<(), Error> {
         let http = &self.client.inner.http;
         let host = self.reference.host();
+        let digest = &self.descriptor.digest;
+        let what = format!("blob {digest} of {}", self.reference.familiar());
         let request = Request {
-            host,
-            repository: self.reference.repository(),
-            path: format!("blobs/{}", self.descriptor.digest),
-            accept: "",
-            offset: self.position,
-            what: format!("blob {} of {}", self.descriptor.digest, self.reference.familiar()),
+            range: Some((self.position, None)),
+            ..Request::get(host, self.reference.repository(), format!("blobs/{digest}"), what)
         };
-        let response = self.client.block_on(http.send(&request))?;
+        let response = self.client.block_on(http.send(&request))?.response;
         self.position = if response.status() == StatusCode::PARTIAL_CONTENT {
             let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
             let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());

@@ -1,24 +1,42 @@
-//! Credentials from a file of Docker's form: `{"auths": {"host": {"auth": base64("user:password")}}}`.
+//! What registries may be told about the user, and where it is found.
+//!
+//! ```text
+//!   policy file     credential-helper = "name"  -------.
+//!   config.json     credHelpers: {host: name} ---------+--> docker-credential-<name>
+//!                   credsStore: name ------------------'
+//!                   auths: {host: {auth: base64(user:password), identitytoken}}
+//!   auth.json       the same form, of podman and skopeo; only read
+//! ```
+//!
+//! The first that has something for the host counts. What was found is kept for the life of the client.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
+use std::sync::{Mutex, OnceLock};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
+use crate::client::Options;
+use crate::config_file::ConfigFile;
 use crate::error::Error;
+use crate::helper::Helper;
 
-/// The most bytes that the file may have.
-const FILE_MAX: u64 = 1 << 20;
 /// The key under which Docker keeps the credentials of its own registry.
-const DOCKER_KEY: &str = "index.docker.io";
+pub(crate) const DOCKER_KEY: &str = "https://index.docker.io/v1/";
+/// Headers of the user's file that would change what a request means.
+const RESERVED: &[&str] =
+    &["authorization", "host", "content-length", "content-type", "transfer-encoding", "connection", "range", "accept"];
 
 /// A secret; it prints as nothing.
-#[derive(Clone, Deserialize, Default)]
+#[derive(Clone, Deserialize, Default, PartialEq, Eq)]
 #[serde(transparent)]
-pub(crate) struct Secret(pub(crate) String);
+pub struct Secret(pub(crate) String);
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,84 +45,93 @@ impl fmt::Debug for Secret {
 }
 
 /// What a registry may be told about the user.
-#[derive(Debug, Clone)]
-pub(crate) enum Credentials {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credentials {
     /// User and password.
     Basic(String, Secret),
     /// A token to be exchanged for others.
     Identity(Secret),
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct ConfigFile {
-    #[serde(default)]
-    auths: BTreeMap<String, Entry>,
+/// Returns the key under which Docker keeps what belongs to a host.
+pub(crate) fn key_of(host: &str) -> &str {
+    if host == "docker.io" { DOCKER_KEY } else { host }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Entry {
-    auth: Option<Secret>,
-    username: Option<String>,
-    password: Option<Secret>,
-    identitytoken: Option<Secret>,
+/// The credentials that were found so far.
+#[derive(Debug, Default)]
+pub(crate) struct Keyring {
+    /// Those that are to be used for every host.
+    given: Option<Credentials>,
+    found: Mutex<HashMap<String, Option<Credentials>>>,
+    headers: OnceLock<Vec<(String, Secret)>>,
 }
 
-/// Finds the credentials for a host; a file that is not there has none.
-pub(crate) fn find(path: &Path, host: &str) -> Result<Option<Credentials>, Error> {
-    let fail = |reason: String| Error::Credentials { path: path.display().to_string(), reason };
-    match path.metadata() {
-        Ok(metadata) if metadata.len() > FILE_MAX => return Err(fail("it is too large".to_owned())),
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(fail(error.to_string())),
+impl Keyring {
+    /// Takes the headers that the user wants in every request from the user's file; one that is unreadable is told by [`Self::find`].
+    pub(crate) fn new(options: &Options) -> Self {
+        let keyring = Self::default();
+        let mut headers = Vec::new();
+        if let Some(path) = &options.credentials
+            && let Ok(file) = ConfigFile::read(path)
+        {
+            headers = file.headers();
+            headers.retain(|(name, value)| {
+                let plain = |text: &str| !text.bytes().any(|b| b < b' ' || b == 127);
+                !RESERVED.contains(&name.to_ascii_lowercase().as_str()) && plain(name) && plain(&value.0)
+            });
+        }
+        let _ = keyring.headers.set(headers);
+        keyring
     }
-    let text = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
-    // The parser's message would quote the text around the mistake; line and column are enough.
-    let file: ConfigFile = serde_json::from_slice(&text)
-        .map_err(|error| fail(format!("line {}, column {}", error.line(), error.column())))?;
-    let wanted = if host == "docker.io" { DOCKER_KEY } else { host };
-    let Some((_, entry)) = file.auths.iter().find(|(key, _)| host_of(key) == wanted) else { return Ok(None) };
-    if let Some(token) = entry.identitytoken.clone().filter(|token| !token.0.is_empty()) {
-        return Ok(Some(Credentials::Identity(token)));
+
+    /// Knows nothing but these.
+    pub(crate) fn of(credentials: Credentials) -> Self {
+        Self { given: Some(credentials), ..Self::default() }
     }
-    if let Some(auth) = entry.auth.as_ref().filter(|auth| !auth.0.is_empty()) {
-        let bad = || fail(format!("the entry for `{host}` is not base64 of user:password"));
-        let bytes = STANDARD.decode(auth.0.trim()).map_err(|_| bad())?;
-        let text = String::from_utf8(bytes).map_err(|_| bad())?;
-        let (user, password) = text.split_once(':').ok_or_else(bad)?;
-        return Ok(Some(Credentials::Basic(user.to_owned(), Secret(password.trim_end_matches('\0').to_owned()))));
+
+    /// Tells whether it was given what is to be used, as at a login.
+    pub(crate) fn is_given(&self) -> bool {
+        self.given.is_some()
     }
-    Ok(entry.username.clone().zip(entry.password.clone()).map(|(user, password)| Credentials::Basic(user, password)))
+
+    /// Returns the headers that the user wants in every request to a registry.
+    pub(crate) fn headers(&self) -> &[(String, Secret)] {
+        self.headers.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Finds the credentials for a host.
+    pub(crate) fn find(&self, options: &Options, host: &str) -> Result<Option<Credentials>, Error> {
+        if self.given.is_some() {
+            return Ok(self.given.clone());
+        }
+        if let Some(found) = self.found.lock().ok().and_then(|found| found.get(host).cloned()) {
+            return Ok(found);
+        }
+        let credentials = look_for(options, host)?;
+        if let Ok(mut found) = self.found.lock() {
+            found.insert(host.to_owned(), credentials.clone());
+        }
+        Ok(credentials)
+    }
 }
 
-/// Cuts a key of the file down to its host.
-fn host_of(key: &str) -> &str {
-    let key = key.strip_prefix("https://").or(key.strip_prefix("http://")).unwrap_or(key);
-    key.split('/').next().unwrap_or(key)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn finds_the_entry_of_the_host_and_hides_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("config.json");
-        std::fs::write(
-            &path,
-            r#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpwOnc="},"localhost:5000":{"identitytoken":"t0k"},
-                "plain.example":{"username":"a","password":"b"},"bad.example":{"auth":"***"}},"credsStore":"x"}"#,
-        )
-        .unwrap();
-        let Some(Credentials::Basic(user, password)) = find(&path, "docker.io").unwrap() else { panic!("no entry") };
-        assert_eq!((user.as_str(), password.0.as_str()), ("u", "p:w"));
-        assert!(matches!(find(&path, "localhost:5000").unwrap(), Some(Credentials::Identity(_))));
-        assert!(find(&path, "localhost").unwrap().is_none());
-        let text = format!("{:?}", find(&path, "plain.example").unwrap());
-        assert!(!text.contains("\"b\""), "{text}");
-        assert!(find(&path, "bad.example").is_err());
-        assert!(find(&dir.path().join("none"), "docker.io").unwrap().is_none());
+fn look_for(options: &Options, host: &str) -> Result<Option<Credentials>, Error> {
+    if let Some(name) = options.policy.rule(host, "").credential_helper
+        && let Some(found) = Helper::new(&name, options.helper_patience)?.get(key_of(host))?
+    {
+        return Ok(Some(found));
     }
+    for path in options.credentials.iter().chain(&options.more_credentials) {
+        let file = ConfigFile::read(path)?;
+        if let Some(name) = file.helper(host)
+            && let Some(found) = Helper::new(&name, options.helper_patience)?.get(key_of(host))?
+        {
+            return Ok(Some(found));
+        }
+        if let Some(found) = file.find(host)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }

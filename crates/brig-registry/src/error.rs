@@ -59,17 +59,69 @@ pub enum Error {
         what: String,
     },
     /// The registry limits the rate of requests.
-    #[error("registry `{0}` has had too many requests")]
-    RateLimited(String),
+    #[error("registry `{host}` has had too many requests{}", after_text(*.after))]
+    RateLimited {
+        /// The host that was asked.
+        host: String,
+        /// How long the registry wants to be left alone, if it says so.
+        after: Option<Duration>,
+    },
+    /// The policy file forbids the registry.
+    #[error("registry `{0}` is blocked by the policy file")]
+    Blocked(String),
+    /// A file of registries, mirrors or certificates cannot be used.
+    #[error("cannot use `{path}`: {reason}")]
+    Policy {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A program that keeps credentials failed.
+    #[error("`{program} {action}` failed: {reason}")]
+    Helper {
+        /// The program.
+        program: String,
+        /// `get`, `store` or `erase`.
+        action: &'static str,
+        /// What it said, or what became of it.
+        reason: String,
+    },
+    /// The registry does not know what was asked of it.
+    #[error("registry `{host}` cannot do that: {reason}")]
+    Unsupported {
+        /// The host that was asked.
+        host: String,
+        /// What it does not know.
+        reason: String,
+    },
+    /// What was to be sent could not be read.
+    #[error("cannot read what is to be sent to registry `{host}`")]
+    Source {
+        /// The host that it was for.
+        host: String,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// Content that is wanted has no valid signature.
+    #[error("{what} is not signed as the policy file wants it: {reason}")]
+    Unsigned {
+        /// The image.
+        what: String,
+        /// What is missing or wrong.
+        reason: String,
+    },
     /// The registry answered with a status that has no meaning here.
-    #[error("registry `{host}` answered with status {status} to a request for {what}")]
+    #[error("registry `{host}` answered with status {status} to a request for {what}{}", detail_text(.detail))]
     Status {
         /// The host that was asked.
         host: String,
         /// What was asked for.
         what: String,
-        /// The HTTP status.
+        /// The status.
         status: u16,
+        /// What the registry said about it, shortened; often nothing.
+        detail: String,
     },
     /// The registry's answer makes no sense.
     #[error("registry `{host}` sent a bad answer: {reason}")]
@@ -111,11 +163,21 @@ impl Error {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { source, .. } => !source.is_builder() && !is_certificate(source),
-            Self::Silent { .. } | Self::RateLimited(_) => true,
-            Self::Status { status, .. } => *status >= 500,
+            Self::Silent { .. } | Self::RateLimited { .. } => true,
+            Self::Status { status, .. } => (*status >= 500 && *status != 501) || *status == 408,
             _ => false,
         }
     }
+}
+
+/// The end of a sentence that tells what a registry said.
+fn detail_text(detail: &str) -> String {
+    if detail.is_empty() { String::new() } else { format!(": {detail}") }
+}
+
+/// The end of a sentence that tells how long a registry wants to be left alone.
+fn after_text(after: Option<Duration>) -> String {
+    after.map_or_else(String::new, |after| format!(", and asks to wait {} seconds", after.as_secs()))
 }
 
 /// Tells whether a connection failed because the other side is not whom it should be; asking again is no use.

@@ -164,7 +164,7 @@ fn passing_failures_are_tried_again_within_bounds() {
     assert!(matches!(client().manifest(&reference(&liar.host(), "a:busy")), Err(Error::Status { status: 503, .. })));
     assert_eq!(liar.seen().len(), 3);
     liar.answer("/v2/a/manifests/rate", Answer { status: 429, ..Answer::default() }.header("Retry-After", "0"));
-    assert!(matches!(client().manifest(&reference(&liar.host(), "a:rate")), Err(Error::RateLimited(_))));
+    assert!(matches!(client().manifest(&reference(&liar.host(), "a:rate")), Err(Error::RateLimited { .. })));
     assert_eq!(liar.seen().len(), 6);
 }
 

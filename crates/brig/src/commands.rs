@@ -14,16 +14,20 @@ mod inspect;
 mod kill;
 mod list;
 mod load;
+mod login;
+mod logout;
 mod logs;
 mod pause;
 mod port;
 mod prune;
 mod pull;
+mod push;
 mod remove;
 mod rename;
 mod rmi;
 mod run;
 mod save;
+mod search;
 mod start;
 mod stats;
 mod stop;
@@ -116,6 +120,10 @@ pub const TABLE: &[Entry] = &[
     images::ENTRY,
     history::ENTRY,
     pull::ENTRY,
+    push::ENTRY,
+    login::ENTRY,
+    logout::ENTRY,
+    search::ENTRY,
     rmi::ENTRY,
     tag::ENTRY,
     tag::UNTAG,
@@ -168,6 +176,7 @@ pub const GROUPS: &[(&str, &str, &[Entry])] = &[
         &[
             images::ENTRY.named("ls").aliases(&["list"]),
             pull::ENTRY,
+            push::ENTRY,
             inspect::IMAGE,
             history::ENTRY,
             copy::DIFF,
@@ -267,13 +276,42 @@ pub(crate) fn store(context: &Context) -> Result<Store> {
     })
 }
 
-/// What a registry client is told: credentials where Docker keeps them, mirrors and plain HTTP from flags and environment.
+/// Where the policy file of registries lies, unless the environment says otherwise.
+const REGISTRIES: &str = "/etc/brig/registries.toml";
+
+/// What a registry client is told: the policy file, credentials where Docker and podman keep them, mirrors and plain HTTP from
+/// flags and environment, proxies.
 pub(crate) fn registry_options(insecure: &[String]) -> Result<brig_registry::Options> {
     let env = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
     let list = |name: &str| {
         env(name).map(|v| v.split(',').map(|s| s.trim().to_owned()).collect::<Vec<_>>()).unwrap_or_default()
     };
-    let mut options = brig_registry::Options { insecure: insecure.to_vec(), ..Default::default() };
+    let path = env("BRIG_REGISTRIES").unwrap_or_else(|| REGISTRIES.to_owned());
+    let policy = brig_registry::Policy::read(path.as_ref()).map_err(|error| {
+        Error::invalid("cannot read the policy file of registries")
+            .because(error)
+            .hint("docs/registries.md describes it")
+    })?;
+    // Both spellings are in use; of HTTP_PROXY only the small one, for in CGI programs the other comes from the client.
+    let either = |name: &str| env(&name.to_ascii_lowercase()).or_else(|| env(name));
+    let proxies = brig_registry::Proxies {
+        http: either("HTTP_PROXY").filter(|_| env("REQUEST_METHOD").is_none()),
+        https: either("HTTPS_PROXY"),
+        except: either("NO_PROXY").unwrap_or_default(),
+    };
+    let mut options = brig_registry::Options {
+        insecure: insecure.to_vec(),
+        policy,
+        proxies,
+        docker_certificates: vec!["/etc/docker/certs.d".into()],
+        containerd_hosts: vec!["/etc/containerd/certs.d".into()],
+        notices: brig_registry::Notices::to(|notice| report::warn(&report::clean(&notice.to_string()))),
+        ..Default::default()
+    };
+    if let Some(directory) = env("BRIG_CERTS") {
+        options.docker_certificates = vec![directory.clone().into()];
+        options.containerd_hosts = vec![directory.into()];
+    }
     options.insecure.extend(list("BRIG_INSECURE"));
     for pair in list("BRIG_MIRRORS") {
         let (from, to) = pair
@@ -284,6 +322,7 @@ pub(crate) fn registry_options(insecure: &[String]) -> Result<brig_registry::Opt
     let docker = env("DOCKER_CONFIG").or_else(|| env("HOME").map(|home| format!("{home}/.docker")));
     options.credentials =
         env("REGISTRY_AUTH_FILE").or_else(|| docker.map(|dir| format!("{dir}/config.json"))).map(Into::into);
+    options.more_credentials.extend(env("XDG_RUNTIME_DIR").map(|dir| format!("{dir}/containers/auth.json").into()));
     if let Some(path) = env("SSL_CERT_FILE") {
         options.certificates = path.into();
     }

@@ -1,4 +1,4 @@
-//! What a pull shows: a bar a layer on a terminal, plain lines off it, nothing when quiet.
+//! What a pull or a push shows: a bar a layer on a terminal, plain lines off it, nothing when quiet.
 
 use brig_spec::digest::Digest;
 use brig_store::{Observer, Progress};
@@ -18,10 +18,22 @@ pub enum Show {
     Nothing,
 }
 
-/// Shows the progress of a pull on standard error.
+/// The words for one direction.
+#[derive(Debug, Clone, Copy)]
+struct Words {
+    moving: &'static str,
+    to_move: &'static str,
+    done: &'static str,
+}
+
+const FETCHING: Words = Words { moving: "downloading", to_move: "to fetch", done: "unpacked" };
+const SENDING: Words = Words { moving: "sending", to_move: "to send", done: "sent" };
+
+/// Shows the progress of a pull or a push on standard error.
 #[derive(Debug)]
 pub struct Reporter {
     show: Show,
+    words: Words,
     bars: MultiProgress,
     layers: Mutex<HashMap<Digest, ProgressBar>>,
 }
@@ -34,7 +46,12 @@ impl Reporter {
             (false, true) => Show::Bars,
             (false, false) => Show::Lines,
         };
-        Self { show, bars: MultiProgress::new(), layers: Mutex::default() }
+        Self { show, words: FETCHING, bars: MultiProgress::new(), layers: Mutex::default() }
+    }
+
+    /// Makes a reporter for what goes out.
+    pub fn sending(quiet: bool) -> Self {
+        Self { words: SENDING, ..Self::new(quiet) }
     }
 
     fn line(text: &str) {
@@ -63,30 +80,32 @@ impl Reporter {
             Progress::Waiting { digest } => self.bar(digest, 0).set_message("waiting"),
             Progress::Downloading { digest, done, total } => {
                 let bar = self.bar(digest, *total);
-                bar.set_message("downloading");
+                bar.set_message(self.words.moving);
                 bar.set_position(*done);
             }
             Progress::Unpacked { digest, .. } => {
                 let layers = self.layers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if let Some(bar) = layers.get(digest) {
-                    bar.finish_with_message("unpacked");
+                    bar.finish_with_message(self.words.done);
                 }
             }
             Progress::Flushing | Progress::Step(_) => {}
         }
     }
 
-    fn lines(event: &Progress) {
+    fn lines(&self, event: &Progress) {
         match event {
             Progress::Layer { digest, present: true, .. } => Self::line(&format!("{}: present", digest.short())),
             Progress::Layer { digest, size, .. } => {
-                Self::line(&format!("{}: {} to fetch", digest.short(), crate::output::decimal_size(*size)));
+                let size = crate::output::decimal_size(*size);
+                Self::line(&format!("{}: {size} {}", digest.short(), self.words.to_move));
             }
             Progress::Waiting { digest } => {
                 Self::line(&format!("{}: another brig fetches it; waiting", digest.short()));
             }
             Progress::Unpacked { digest, size } => {
-                Self::line(&format!("{}: unpacked, {}", digest.short(), crate::output::decimal_size(*size)));
+                let size = crate::output::decimal_size(*size);
+                Self::line(&format!("{}: {}, {size}", digest.short(), self.words.done));
             }
             Progress::Downloading { .. } | Progress::Flushing | Progress::Step(_) => {}
         }
@@ -97,7 +116,7 @@ impl Observer for Reporter {
     fn progress(&self, event: Progress) {
         match self.show {
             Show::Bars => self.bars(&event),
-            Show::Lines => Self::lines(&event),
+            Show::Lines => self.lines(&event),
             Show::Nothing => {}
         }
     }

@@ -16,6 +16,9 @@ use crate::image::{Image, digest};
 /// The longest wait for the registry to listen.
 const START_MAX: Duration = Duration::from_secs(20);
 
+/// The one user of [`Registry::start_with_user`] in htpasswd's form.
+const USERS: &str = "brig:$2b$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK\n";
+
 /// A real registry; it ends when it is dropped.
 #[derive(Debug)]
 pub struct Registry {
@@ -28,6 +31,21 @@ impl Registry {
     /// Starts the registry on a free port with an empty storage.
     pub fn start() -> Self {
         Self::start_in(tempfile::tempdir().expect("a directory"), "")
+    }
+
+    /// Starts the registry with one user, `brig`, whose password is `s3cret`. Nothing can be pushed to it by [`Self::push`].
+    pub fn start_with_user() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let users = directory.path().join("users");
+        fs::write(&users, USERS).expect("a file of users");
+        let auth = format!("auth:\n  htpasswd:\n    realm: tests\n    path: {}\n", users.display());
+        Self::start_in(directory, &auth)
+    }
+
+    /// Returns the body that a GET of a path gives.
+    pub fn get(&self, path: &str) -> (u16, Vec<u8>) {
+        let (status, _, body) = self.request("GET", path, "", &[]);
+        (status, body)
     }
 
     /// Starts the registry with TLS, and returns the certificate, which is good for `localhost` and signed by itself.
@@ -137,6 +155,9 @@ impl Registry {
         let mut stream = TcpStream::connect(self.address).expect("the registry listens");
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
         let _ = write!(head, "Content-Length: {}\r\n", body.len());
+        for kind in ["oci.image.manifest.v1", "oci.image.index.v1", "docker.distribution.manifest.v2"] {
+            let _ = write!(head, "Accept: application/vnd.{kind}+json\r\n");
+        }
         if !media.is_empty() {
             let _ = write!(head, "Content-Type: {media}\r\n");
         }
@@ -159,7 +180,7 @@ impl Drop for Registry {
     }
 }
 
-fn read_head(reader: &mut impl BufRead) -> Option<(String, HashMap<String, String>)> {
+pub(crate) fn read_head(reader: &mut impl BufRead) -> Option<(String, HashMap<String, String>)> {
     let mut first = String::new();
     if reader.read_line(&mut first).ok()? == 0 {
         return None;

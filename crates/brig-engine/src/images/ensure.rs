@@ -5,6 +5,7 @@ use brig_store::{Image, Observer};
 
 use super::{Images, Source, failure};
 use crate::error::{Error, Result};
+use crate::registries;
 
 /// When to pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,12 +41,17 @@ impl Images<'_> {
         platform: Option<&Platform>,
         observer: &dyn Observer,
     ) -> Result<Image> {
-        let source = Source::parse(name);
+        let full = registries::expand(&self.options.policy, name);
+        let source = Source::parse(&full);
         if !matches!(source, Ok(Source::Registry(_)) | Err(_)) {
             return self.pull(name, platform, observer).map(|pulled| pulled.image);
         }
         if policy != PullPolicy::Always {
-            match self.store.image(name) {
+            let here = match self.store.image(name) {
+                Err(brig_store::Error::NoSuchImage(_)) if full != name => self.store.image(&full),
+                result => result,
+            };
+            match here {
                 Ok(image) if platform.is_none_or(|wanted| wanted.suits(&image.platform).is_some()) => return Ok(image),
                 Ok(_) | Err(brig_store::Error::NoSuchImage(_)) if policy == PullPolicy::Missing => {}
                 Ok(image) => {

@@ -75,11 +75,17 @@ fn registry_kind(error: &brig_registry::Error) -> (Kind, Option<String>) {
             Some("check the name, or log in: the repository may not exist or be private".to_owned()),
         ),
         E::Unreachable { .. } => (Kind::Unavailable, Some("check the registry's address and the network".to_owned())),
-        E::Silent { .. } | E::RateLimited(_) => (Kind::Unavailable, Some("try again later".to_owned())),
+        E::Silent { .. } => (Kind::Unavailable, Some("try again later".to_owned())),
+        E::RateLimited { .. } => {
+            (Kind::Unavailable, Some("try again later, or log in: many registries then allow more".to_owned()))
+        }
+        E::Blocked(_) | E::Unsigned { .. } => (Kind::PermissionDenied, None),
+        E::Unsupported { .. } => (Kind::Unsupported, None),
+        E::Source { source, .. } => error_of(source),
         E::Status { .. } | E::Protocol { .. } | E::TooLarge { .. } | E::Digest { .. } => (Kind::Unavailable, None),
         E::Setup(_) => (Kind::Internal, None),
         E::Certificates { .. } => (Kind::Internal, Some("install the package ca-certificates".to_owned())),
-        E::Credentials { .. } => (Kind::InvalidArgument, None),
+        E::Policy { .. } | E::Helper { .. } | E::Credentials { .. } => (Kind::InvalidArgument, None),
     }
 }
 

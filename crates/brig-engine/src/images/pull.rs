@@ -4,13 +4,15 @@ use std::io;
 use std::path::Path;
 
 use brig_registry::Client;
-use brig_spec::image::{Descriptor, Document};
+use brig_spec::image::{Descriptor, Document, Manifest};
 use brig_spec::platform::Platform;
 use brig_spec::reference::Reference;
 use brig_store::{BlobSource, Image, Layout, NewImage, Observer, Opened};
 
+use super::push::is_foreign;
 use super::{Images, Source, failure};
 use crate::error::{Error, Kind, Result};
+use crate::registries;
 
 /// How many indexes may point at one another before there must be a manifest.
 const INDEXES_MAX: usize = 3;
@@ -45,7 +47,7 @@ impl Images<'_> {
     pub fn pull(&self, source: &str, platform: Option<&Platform>, observer: &dyn Observer) -> Result<Pulled> {
         let host = Platform::host();
         let platform = platform.unwrap_or(&host);
-        match Source::parse(source)? {
+        match Source::parse(&registries::expand(&self.options.policy, source))? {
             Source::Registry(reference) => self.pull_reference(&reference, platform, observer),
             Source::Layout(path, tag) => self.pull_layout(source, &path, tag.as_deref(), platform, observer),
             Source::Archive(path, tag) => self.pull_archive(source, &path, tag.as_deref(), platform, observer),
@@ -69,7 +71,17 @@ impl Images<'_> {
         for level in 0.. {
             let document = Document::parse(&found.bytes, Some(&found.media_type))
                 .map_err(|error| Error::new(Kind::Unavailable, message()).because(error))?;
-            let Document::Index(index) = document else { break };
+            let index = match document {
+                Document::Index(index) => index,
+                Document::Manifest(manifest) => {
+                    refuse_foreign(&manifest).map_err(|reason| {
+                        Error::new(Kind::Unsupported, message())
+                            .reason(reason)
+                            .hint("registries may not hand such layers out")
+                    })?;
+                    break;
+                }
+            };
             if level >= INDEXES_MAX {
                 return Err(Error::new(Kind::Unavailable, message()).reason("its indexes are nested too deeply"));
             }
@@ -142,6 +154,14 @@ impl Images<'_> {
             .add_archived(&archive, chosen, &names, observer)
             .map_err(|error| failure::store(message(), error))?;
         Ok(Pulled { changed: before.as_ref() != Some(&image.id), image, digest: None })
+    }
+}
+
+/// Refuses an image with a layer that registries do not hand out, by its name.
+fn refuse_foreign(manifest: &Manifest) -> std::result::Result<(), String> {
+    match manifest.layers.iter().find(|layer| is_foreign(&layer.media_type)) {
+        Some(layer) => Err(format!("layer {} is a foreign one ({})", layer.digest, layer.media_type)),
+        None => Ok(()),
     }
 }
 
