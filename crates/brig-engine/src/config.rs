@@ -41,6 +41,8 @@ pub struct Config {
     pub init_program: Option<PathBuf>,
     /// The first part of every container's cgroup path.
     pub cgroup_parent: String,
+    /// The form of layers that are unpacked from now on.
+    pub layers: brig_store::LayerForm,
 }
 
 impl Config {
@@ -60,6 +62,7 @@ impl Config {
             monitor_program: None,
             init_program: None,
             cgroup_parent: "/brig".to_owned(),
+            layers: brig_store::LayerForm::default(),
         }
     }
 

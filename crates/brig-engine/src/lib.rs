@@ -10,7 +10,7 @@
 //!   images   have it, or fetch it               containers create, start, stop, remove, list ...
 //!   registries  short names, what must be signed
 //!   volumes  networks  idpool  names            recovery   what a crash left behind
-//!   host     what this machine can do
+//!   layers   mounted where they are images     host       what this machine can do
 //! ```
 
 pub mod config;
@@ -20,6 +20,7 @@ pub mod error;
 pub mod host;
 pub mod idpool;
 pub mod images;
+pub mod layers;
 pub mod names;
 pub mod networks;
 pub mod oci;
@@ -29,5 +30,6 @@ pub mod registries;
 pub mod time;
 pub mod volumes;
 
+pub use brig_store::{LayerForm, UnknownForm};
 pub use config::Config;
 pub use error::{Error, Kind, Result};

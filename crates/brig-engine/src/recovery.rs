@@ -80,6 +80,7 @@ pub fn sweep(config: &Config) -> Result<()> {
     containers::sweep_names(config)?;
     idpool::sweep(config)?;
     orphans(config)?;
+    crate::layers::sweep(config)?;
     networks::sweep(config)
 }
 

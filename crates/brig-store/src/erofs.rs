@@ -21,7 +21,7 @@ mod writer;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -39,6 +39,10 @@ pub(crate) const NAME: &str = "image.erofs";
 /// Errors: a kernel before 6.12 or without EROFS, or a file system whose files it cannot be mounted from.
 pub fn mount(path: &Path) -> io::Result<OwnedFd> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    mount_file(file.as_fd())
+}
+
+fn mount_file(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let context = rustix::mount::fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let context = context.as_fd();
     // By descriptor: a value may have 255 bytes, and the path is not resolved twice.
@@ -48,32 +52,16 @@ pub fn mount(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }
 
-/// Tells whether images can be written to and mounted from a directory, by doing it; the error says why not.
-pub(crate) fn probe(directory: &Path) -> io::Result<()> {
-    let path = directory.join(format!("probe-{}", crate::disk::random_name()));
-    let result = (|| {
-        let mut image = Image::create(&path)?;
-        image.special(b"", b"x", crate::unpack::Special::Fifo, &Attributes::plain_directory())?;
-        let plain =
-            Attributes { xattrs: vec![(b"trusted.x".to_vec(), b"y".to_vec())], ..Attributes::plain_directory() };
-        image.describe(b"", &plain, true)?;
-        image.close()?;
-        drop(image);
-        let root = mount(&path)?;
-        let mut value = [0; 4];
-        let length = rustix::fs::fgetxattr(
-            rustix::fs::openat(&root, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?,
-            "trusted.overlay.opaque",
-            &mut value[..],
-        )?;
-        if value[..length] == *b"y" { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
-    })();
-    let _ = std::fs::remove_file(&path);
-    result
-}
-
-/// Makes a file for an image, to be read too.
-fn create(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+/// Tells whether images can be mounted from files in a directory, by doing it with one that has no name; the error says why
+/// not.
+pub fn probe(directory: &Path) -> io::Result<()> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?);
+    let mut image = Image::new(file.try_clone()?);
+    image.describe(b"", &Attributes::plain_directory(), true)?;
+    image.close()?;
+    let root = rustix::fs::openat(mount_file(file.as_fd())?, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut value = [0; 4];
+    let length = rustix::fs::fgetxattr(root, "trusted.overlay.opaque", &mut value[..])?;
+    if value[..length] == *b"y" { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
 }

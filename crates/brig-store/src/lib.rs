@@ -46,7 +46,7 @@ use std::path::{Path, PathBuf};
 pub use archive::{Archive, ArchiveImage};
 pub use collect::{AskError, AskUsers, Collected, InUse, await_collection};
 pub use commit::{Commit, Committed};
-pub use erofs::mount as mount_layer;
+pub use erofs::{mount as mount_layer, probe as probe_erofs};
 pub use error::{Error, Result};
 pub use export::SaveFormat;
 pub use image::{Image, ImageSummary, LayerRecord, Listing, Removed, RootMetadata};

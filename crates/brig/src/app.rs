@@ -6,7 +6,7 @@
 use crate::commands::{self, Entry};
 use crate::report::{self, Outcome};
 use crate::{Context, report::warn};
-use brig_engine::{Config, Error, Kind};
+use brig_engine::{Config, Error, Kind, LayerForm};
 use clap::Command;
 use std::ffi::OsString;
 use std::io::Write;
@@ -35,6 +35,7 @@ pub fn run(arguments: &[OsString]) -> u8 {
 struct Globals {
     root: Option<PathBuf>,
     run: Option<PathBuf>,
+    layers: Option<LayerForm>,
     help: bool,
     version: bool,
     rest: usize,
@@ -57,6 +58,13 @@ fn globals(typed: &[String]) -> Result<Globals, Error> {
                     Error::invalid(format!("`{value}` is not a directory for `{name}`")).because(error)
                 })?;
                 if name == "--root" { globals.root = Some(path) } else { globals.run = Some(path) }
+            }
+            "--layers" => {
+                globals.rest += usize::from(inline.is_none());
+                let value = inline.or_else(|| typed.get(globals.rest).cloned()).unwrap_or_default();
+                globals.layers = Some(value.parse().map_err(|error: brig_engine::UnknownForm| {
+                    Error::invalid(format!("`{value}` is not a value for `--layers`")).because(error)
+                })?);
             }
             "-h" | "--help" => globals.help = true,
             "-v" | "--version" => globals.version = true,
@@ -89,7 +97,7 @@ fn dispatch(typed: &[String]) -> Result<u8, (Error, u8)> {
         return Err((unknown(words), report::ENGINE_FAILED));
     };
     let (entry, depth, name) = found;
-    let context = Context { config: config(globals.root, globals.run), typed: typed.to_vec() };
+    let context = Context { config: config(globals.root, globals.run, globals.layers), typed: typed.to_vec() };
     let result = execute(&context, entry, &name, &words[depth..]);
     result.map_err(|error| {
         let code = report::exit_code(&error, entry.starts_containers);
@@ -168,7 +176,10 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .arg(global("root", "Where images, containers and volumes are kept [default: /var/lib/brig, or $BRIG_ROOT]"))
-        .arg(global("run", "Where sockets and pids are kept [default: /run/brig, or $BRIG_RUN]"));
+        .arg(global("run", "Where sockets and pids are kept [default: /run/brig, or $BRIG_RUN]"))
+        .arg(clap::Arg::new("layers").long("layers").value_name("FORM").value_parser(["directories", "erofs"]).help(
+            "How the layers of images are kept that come in from now on [default: directories, or $BRIG_LAYERS]",
+        ));
     for entry in commands::TABLE {
         command = command.subcommand((entry.parser)().name(entry.name));
     }
@@ -183,7 +194,7 @@ pub fn command() -> Command {
 }
 
 /// Puts the engine's configuration together: options, then the environment, then defaults.
-fn config(root: Option<PathBuf>, run: Option<PathBuf>) -> Config {
+fn config(root: Option<PathBuf>, run: Option<PathBuf>, layers: Option<LayerForm>) -> Config {
     let from_env = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let root = root.or_else(|| from_env("BRIG_ROOT"));
     let run = run.or_else(|| from_env("BRIG_RUN"));
@@ -199,6 +210,15 @@ fn config(root: Option<PathBuf>, run: Option<PathBuf>) -> Config {
         match subnet(&text) {
             Some(subnet) => config.subnet = Some(subnet),
             None => warn(&format!("BRIG_SUBNET={text} is not a subnet such as 10.90.0.0/16, and is ignored")),
+        }
+    }
+    if let Some(layers) = layers {
+        config.layers = layers;
+    } else if let Ok(text) = std::env::var("BRIG_LAYERS") {
+        match text.parse() {
+            Ok(layers) => config.layers = layers,
+            Err(_) if text.is_empty() => {}
+            Err(_) => warn(&format!("BRIG_LAYERS={text} is neither directories nor erofs, and is ignored")),
         }
     }
     // An installed brig has the small program beside it: it starts faster and stays smaller.

@@ -271,7 +271,7 @@ pub(crate) fn each_container(
 
 /// Opens the image store.
 pub(crate) fn store(context: &Context) -> Result<Store> {
-    Store::open(&context.config.root).map_err(|error| {
+    Store::open(&context.config.root).map(|store| store.with_layers_as(context.config.layers)).map_err(|error| {
         Error::internal(format!("cannot open the image store in {}", context.config.root.display())).because(error)
     })
 }

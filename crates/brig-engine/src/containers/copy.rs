@@ -132,11 +132,9 @@ pub(super) fn open(config: &Config, record: &Record, path: &Path, write: bool) -
     }
     let dir = record.dir(config);
     let (upper, work) = (dir.join("upper"), dir.join("work"));
-    let overlay = Overlay {
-        lowers: &record.image.layers,
-        upper: Upper::Directories(&upper, &work),
-        throwaway: record.config.remove,
-    };
+    let lowers = crate::layers::lowers(config, &record.image.layers)?;
+    let overlay =
+        Overlay { lowers: &lowers, upper: Upper::Directories(&upper, &work), throwaway: record.config.remove };
     let mount = overlay::mount(&overlay, None).map_err(|error| {
         Error::internal(format!("cannot open the files of container `{}`", record.name)).because(error)
     })?;

@@ -11,6 +11,7 @@
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::layers;
 use crate::record::Record;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use std::collections::BTreeMap;
@@ -55,8 +56,8 @@ pub fn diff(config: &Config, record: &Record) -> Result<Vec<(Change, PathBuf)>> 
         .extend(record.image.submounts.iter().map(|s| (s.upper.clone(), vec![s.lower.clone()], s.destination.clone())));
     let places = places(&dir);
     for (upper, lowers, base) in trees {
-        let Ok(upper) = open(&upper) else { continue };
-        let lowers = lowers.iter().map(|l| open(l)).collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
+        let Ok(upper) = layers::open(&upper) else { continue };
+        let lowers = lowers.iter().map(|l| layers::open(l)).collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
         let walk = Walk { lowers, base, places: &places };
         walk.directory(upper.as_fd(), Path::new(""), &mut changes, 0).map_err(failed)?;
     }
@@ -75,15 +76,11 @@ pub fn diff_image(layers: &[PathBuf]) -> Result<Vec<(Change, PathBuf)>> {
     let failed = |error: std::io::Error| Error::io("cannot compare the image with the layers below", error);
     let mut changes = BTreeMap::new();
     let Some((top, below)) = layers.split_last() else { return Ok(Vec::new()) };
-    let top = open(top).map_err(failed)?;
-    let lowers = below.iter().rev().map(|l| open(l)).collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
+    let top = layers::open(top).map_err(failed)?;
+    let lowers = below.iter().rev().map(|l| layers::open(l)).collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
     let walk = Walk { lowers, base: PathBuf::from("/"), places: &[] };
     walk.directory(top.as_fd(), Path::new(""), &mut changes, 0).map_err(failed)?;
     Ok(changes.into_iter().map(|(path, change)| (change, path)).collect())
-}
-
-fn open(path: &Path) -> std::io::Result<OwnedFd> {
-    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 struct Walk<'a> {

@@ -11,7 +11,7 @@ use crate::config::{
 use crate::error::{Error, Kind, Result};
 use crate::oci::{self, Joined, Place, mounts::Ready};
 use crate::record::Record;
-use crate::{disk, host, idpool, networks, volumes};
+use crate::{disk, host, idpool, layers, networks, volumes};
 use brig_monitor::client::{Connection, Event};
 use brig_monitor::plan::{CopyUp, FORMAT, Log, Plan, Restart, Rootfs};
 use brig_monitor::spawn::{Job, spawn};
@@ -173,7 +173,7 @@ fn rootfs(config: &Config, record: &Record, place: &Place) -> Result<Rootfs> {
     let upper = dir.join("upper");
     let volatile = !upper.exists() && super::create::volatile(config)?;
     Ok(Rootfs::Overlay {
-        lowers: record.image.layers.clone(),
+        lowers: layers::lowers(config, &record.image.layers)?,
         upper: (!volatile).then_some(upper),
         work: (!volatile).then(|| dir.join("work")),
         submounts: record.image.submounts.clone(),
@@ -353,7 +353,7 @@ fn ready(config: &Config, mount: &MountConfig, volume: Option<&str>) -> Result<R
                 .image(name)
                 .map_err(|error| Error::not_found(format!("cannot mount image `{name}`")).because(error))?;
             match image.layers.as_slice() {
-                [only] => ready.source = Some(only.clone()),
+                [only] => ready.source = layers::lowers(config, std::slice::from_ref(only))?.pop(),
                 _ => {
                     return Err(Error::new(Kind::Unsupported, format!("cannot mount image `{name}`")).reason(format!(
                         "it has {} layers, and only an image of one can be mounted",

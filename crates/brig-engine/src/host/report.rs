@@ -4,6 +4,7 @@ use super::kernel_version;
 use crate::config::Config;
 use brig_monitor::chain::one_line;
 use brig_runtime::cgroup::Cgroup;
+use brig_store::LayerForm;
 use std::fs;
 use std::path::Path;
 
@@ -66,6 +67,7 @@ pub fn report(config: &Config, scratch_netns: Option<std::os::fd::BorrowedFd<'_>
     let mut checks = vec![kernel(), privileges(), namespaces(), user_namespaces(config)];
     checks.extend(cgroups(layout));
     checks.push(overlay(config));
+    checks.push(layers(config));
     checks.push(seccomp());
     checks.push(security_modules());
     checks.extend(network(scratch_netns));
@@ -260,6 +262,39 @@ fn overlay(config: &Config) -> Check {
         _ => "layers by mount(2)",
     };
     check(name, Grade::Good, form, None)
+}
+
+/// The form of layers that come in from now on, and why.
+fn layers(config: &Config) -> Check {
+    let name = "layers";
+    let works = if privileged() { images_work(config) } else { Err("needs root to be tried".to_owned()) };
+    match (config.layers, works) {
+        (LayerForm::Directories, Ok(())) => {
+            check(name, Grade::Good, "directories (the default); `--layers erofs` works here too", None)
+        }
+        (LayerForm::Directories, Err(why)) => {
+            check(name, Grade::Good, format!("directories (EROFS images: {why})"), None)
+        }
+        (LayerForm::Erofs, Ok(())) => check(name, Grade::Good, "EROFS images, as asked for by `--layers erofs`", None),
+        (LayerForm::Erofs, Err(why)) => check(
+            name,
+            Grade::Limited,
+            format!("directories, since EROFS images do not work: {why}"),
+            Some(
+                "they need root, Linux 6.12 with CONFIG_EROFS_FS_BACKED_BY_FILE, and brig's root on a disk's file system",
+            ),
+        ),
+    }
+}
+
+fn privileged() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Makes an image in brig's root, or where that will be, and mounts it.
+fn images_work(config: &Config) -> Result<(), String> {
+    let there = config.root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    brig_store::probe_erofs(there).map_err(|error| error.to_string())
 }
 
 fn seccomp() -> Check {

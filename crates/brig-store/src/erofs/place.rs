@@ -8,6 +8,7 @@
 //! What an archive replaces stays in the file without a name.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -72,9 +73,15 @@ struct Placed {
 impl Image {
     /// Makes the file of an image, where none is.
     pub(crate) fn create(path: &Path) -> std::io::Result<Self> {
-        let writer = Writer::create(path)?;
+        use std::os::unix::fs::OpenOptionsExt;
+        let mut options = std::fs::OpenOptions::new();
+        Ok(Self::new(options.read(true).write(true).create_new(true).mode(0o600).open(path)?))
+    }
+
+    /// Makes an image in an empty file that can be read and written.
+    pub(super) fn new(file: File) -> Self {
         let directories = vec![Directory::default()];
-        Ok(Self { writer, directories, files: Vec::new(), last: (Vec::new(), 0), begun: None })
+        Self { writer: Writer::new(file), directories, files: Vec::new(), last: (Vec::new(), 0), begun: None }
     }
 
     /// Finds a directory by its path.

@@ -1,7 +1,6 @@
 //! Blocks and inodes are given places in the image's file, front to back.
 
 use std::fs::File;
-use std::path::Path;
 
 use rustix::io::Errno;
 
@@ -38,10 +37,9 @@ impl Spot {
 }
 
 impl Writer {
-    pub(super) fn create(path: &Path) -> std::io::Result<Self> {
-        let file = super::create(path)?;
-        // Block 0 is the superblock's, which is written last.
-        Ok(Self { file, next: 1, chunk: Vec::new(), chunk_at: 0, used: 0, inodes: 0 })
+    /// Takes an empty file. Block 0 is the superblock's, which is written last.
+    pub(super) fn new(file: File) -> Self {
+        Self { file, next: 1, chunk: Vec::new(), chunk_at: 0, used: 0, inodes: 0 }
     }
 
     /// Takes blocks one behind the other; returns the first. Errors: `EFBIG`, the image would have too many.

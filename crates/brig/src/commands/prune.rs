@@ -122,6 +122,7 @@ fn prune_images(context: &Context, all: bool) -> Outcome {
     let store = store(context)?;
     let users = || containers::in_use(&context.config).map_err(Into::into);
     let (removed, _) = Images::new(&store, registry_options(&[])?).prune(&users, all)?;
+    brig_engine::layers::sweep(&context.config)?;
     for id in removed {
         output::line(&format!("Deleted image: {id}"));
     }

@@ -47,5 +47,6 @@ fn execute(context: &Context, flags: &Flags) -> Outcome {
             }
         }
     }
+    brig_engine::layers::sweep(&context.config)?;
     Ok(status)
 }

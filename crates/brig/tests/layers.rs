@@ -1,0 +1,143 @@
+//! Layers that are EROFS images: containers on them behave as on directories, all share one mount of each, and nothing is
+//! left when the images go.
+//!
+//! Place: the machine itself, as root, with Linux 6.12 or later.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use support::Engine;
+use testkit::image::{Compression, Image, Layer, Meta, busybox_layer};
+
+/// Loads an image of three layers, kept as images.
+fn load(engine: &Engine) {
+    let capability = vec![1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let capable = Meta { pax: vec![("SCHILY.xattr.security.capability".into(), capability)], ..Meta::mode(0o755) };
+    let base = busybox_layer(&["sh", "cat", "ls", "echo", "sleep", "stat", "rm", "id", "touch", "find", "wc", "true"]);
+    let files = Layer::new()
+        .directory("srv", 0o755)
+        .file("srv/kept", "kept")
+        .file("srv/deleted", "x")
+        .directory("srv/hidden", 0o755)
+        .file("srv/hidden/below", "x")
+        .directory("tmp", 0o1777)
+        .entry(b'0', "srv/capable", "", b"#!", &capable)
+        .entry(b'0', "srv/suid", "", b"#!", &Meta { uid: 7, ..Meta::mode(0o4755) })
+        .finish();
+    let top = Layer::new()
+        .file("srv/.wh.deleted", "")
+        .directory("srv/hidden", 0o700)
+        .file("srv/hidden/.wh..wh..opq", "")
+        .hard_link("srv/again", "srv/kept")
+        .file("tmp/new", "new")
+        .finish();
+    let image = Image::new(&[base, files, top], Compression::Gzip, r#"{"Cmd":["sh"],"Env":["PATH=/bin"]}"#);
+    let archive = engine.path("archive.tar");
+    std::fs::write(&archive, image.docker_archive("app:1")).unwrap();
+    let loaded = engine.brig(&["--layers", "erofs", "load", "-i", archive.to_str().unwrap()]);
+    assert_eq!(loaded.status, 0, "{loaded:?}");
+    let kept = |name: &str| engine.path("root/layers").join(name).join("image.erofs").is_file();
+    let names = engine.names("root/layers");
+    assert!(names.len() == 3 && names.iter().all(|name| kept(name)), "{names:?}");
+}
+
+/// The mounts of layers that this thread sees.
+fn mounts(engine: &Engine) -> Vec<String> {
+    let text = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let place = engine.text("run/mnt/layers");
+    text.lines().filter(|line| line.contains(&place)).map(str::to_owned).collect()
+}
+
+const LOOK: &str = "cd /srv; ls; ls hidden; cat kept again /tmp/new; stat -c '%a %u' suid /tmp hidden; \
+                    [ kept -ef again ] && echo same";
+
+#[test]
+fn containers_on_images_share_one_mount_of_each_layer() {
+    let engine = Engine::bare();
+    load(&engine);
+    let seen = engine.brig(&["run", "--rm", "--network", "none", "app:1", "sh", "-c", LOOK]).ok();
+    assert_eq!(seen, "again\ncapable\nhidden\nkept\nsuid\nkeptkeptnew4755 7\n1777 0\n700 0\nsame");
+    assert_eq!(mounts(&engine).len(), 3, "they stay for the next container");
+
+    // Two at once, one of them in a user namespace; both write above what both read.
+    for (name, userns) in [("one", "host"), ("two", "auto")] {
+        let script = "echo changed > /srv/kept; rm /srv/suid; touch /srv/mine; sleep 1000";
+        engine
+            .brig(&["run", "-d", "--name", name, "--network", "none", "--userns", userns, "app:1", "sh", "-c", script])
+            .ok();
+        assert!(support::patiently(|| engine.brig(&["exec", name, "cat", "/srv/mine"]).status == 0));
+        assert_eq!(engine.brig(&["exec", name, "stat", "-c", "%u", "/srv/capable"]).ok(), "0", "its owner is its root");
+        assert_eq!(engine.brig(&["exec", name, "cat", "/srv/again"]).ok(), "kept");
+    }
+    assert_eq!(mounts(&engine).len(), 3);
+    engine.brig(&["stop", "-t", "0", "one", "two"]);
+    let changes = engine.brig(&["diff", "one"]).ok();
+    assert_eq!(changes, "C /srv\nC /srv/kept\nA /srv/mine\nD /srv/suid");
+    engine.brig(&["cp", "one:/srv/again", &engine.text("copied")]).ok();
+    assert_eq!(std::fs::read_to_string(engine.path("copied")).unwrap(), "kept");
+
+    // After a reboot there are no mounts, and a start makes them.
+    engine.brig(&["rm", "two"]).ok();
+    for mount in engine.names("run/mnt/layers") {
+        rustix::mount::unmount(engine.path("run/mnt/layers").join(mount), rustix::mount::UnmountFlags::empty())
+            .unwrap();
+    }
+    rustix::mount::unmount(engine.path("run/mnt"), rustix::mount::UnmountFlags::empty()).unwrap();
+    assert_eq!(mounts(&engine).len(), 0);
+    engine.brig(&["start", "one"]).ok();
+    assert_eq!(engine.brig(&["exec", "one", "cat", "/srv/kept"]).ok(), "changed");
+    assert_eq!(mounts(&engine).len(), 3);
+    engine.brig(&["rm", "-f", "one"]).ok();
+    engine.brig(&["rmi", "app:1"]).ok();
+    assert_eq!(mounts(&engine), Vec::<String>::new());
+    assert!(!engine.path("run/mnt").exists() && engine.names("root/layers").is_empty());
+}
+
+#[test]
+fn many_first_starts_at_once_make_one_mount() {
+    let engine = Engine::bare();
+    load(&engine);
+    let runs: Vec<_> =
+        (0..8).map(|_| engine.spawn(&["run", "--rm", "--network", "none", "app:1", "cat", "/srv/kept"])).collect();
+    for run in runs {
+        assert_eq!(support::collect(run, &["run"]).ok(), "kept");
+    }
+    assert_eq!(mounts(&engine).len(), 3, "{:#?}", mounts(&engine));
+    engine.brig(&["image", "prune", "-a", "-f"]);
+    assert_eq!(mounts(&engine).len(), 0);
+}
+
+#[test]
+fn an_image_may_have_layers_of_both_forms() {
+    let engine = Engine::bare();
+    load(&engine);
+    let first = Layer::new().directory("srv", 0o711).file("srv/kept", "another").finish();
+    let base = busybox_layer(&["sh", "cat", "ls", "echo", "sleep", "stat", "rm", "id", "touch", "find", "wc", "true"]);
+    let top = Layer::new().hard_link("linked", "srv/kept").finish();
+    let image = Image::new(&[base, first, top], Compression::Gzip, r#"{"Env":["PATH=/bin"]}"#);
+    std::fs::write(engine.path("archive.tar"), image.docker_archive("mixed:1")).unwrap();
+    let loaded = engine.brig(&["load", "-i", &engine.text("archive.tar")]);
+    assert_eq!(loaded.status, 0, "{loaded:?}");
+    let seen =
+        engine.brig(&["run", "--rm", "--network", "none", "mixed:1", "sh", "-c", "cat /linked; stat -c %a /srv"]);
+    assert_eq!(seen.ok(), "another711");
+    assert_eq!(mounts(&engine).len(), 1, "the layer that both images have");
+    engine.brig(&["rmi", "mixed:1", "app:1"]).ok();
+    assert_eq!(mounts(&engine).len(), 0);
+}
+
+#[test]
+fn info_tells_the_form_and_nonsense_is_refused() {
+    let engine = Engine::bare();
+    let line = |arguments: &[&str]| {
+        let report = engine.brig(&[arguments, &["doctor", "--format", "{{.Name}}: {{.Found}}"]].concat()).stdout;
+        report.lines().find(|line| line.starts_with("layers: ")).unwrap().to_owned()
+    };
+    assert_eq!(line(&[]), "layers: directories (the default); `--layers erofs` works here too");
+    assert_eq!(line(&["--layers=erofs"]), "layers: EROFS images, as asked for by `--layers erofs`");
+    engine.brig(&["--layers", "zip", "images"]).fails(
+        125,
+        "error: `zip` is not a value for `--layers`\n  because: layers are kept as `directories` or as `erofs`\n",
+    );
+}
