@@ -53,11 +53,29 @@ pub fn below_root() -> Result<Below> {
 fn parse(text: &str) -> Result<Below> {
     // A later mount hides an earlier one at the same place.
     let mut visible: BTreeMap<PathBuf, String> = BTreeMap::new();
+    // Of which device, and from which directory of it.
+    let mut sources: BTreeMap<PathBuf, (String, PathBuf)> = BTreeMap::new();
     for line in text.lines() {
         let Some((head, tail)) = line.split_once(" - ") else { continue };
-        let Some(place) = head.split_ascii_whitespace().nth(4) else { continue };
+        let mut fields = head.split_ascii_whitespace().skip(2);
+        let (Some(device), Some(root), Some(place)) = (fields.next(), fields.next(), fields.next()) else { continue };
         let kind = tail.split_ascii_whitespace().next().unwrap_or_default();
-        visible.insert(PathBuf::from(unescape(place)), kind.to_owned());
+        let place = PathBuf::from(unescape(place));
+        // Layers of containers, of whichever engine: the same files are in its root.
+        if kind == "erofs" && place.parent().is_some_and(|parent| parent.ends_with("mnt/layers")) {
+            continue;
+        }
+        let source = (device.to_owned(), PathBuf::from(unescape(root)));
+        // A directory that is mounted onto itself shows nothing else than what it lies in.
+        let itself = |(above, (device, root)): (&PathBuf, &(String, PathBuf))| {
+            *above != place
+                && *device == source.0
+                && place.strip_prefix(above).is_ok_and(|rest| root.join(rest) == source.1)
+        };
+        if !sources.iter().any(itself) {
+            visible.insert(place.clone(), kind.to_owned());
+        }
+        sources.insert(place, source);
     }
     let root = visible.remove(Path::new("/")).unwrap_or_default();
     if root == "overlay" || root == "tmpfs" && visible.is_empty() {
@@ -107,10 +125,14 @@ mod tests {
                     3 1 8:2 / /usr rw - xfs /dev/b rw\n\
                     4 1 0:9 / /mnt/with\\040space rw - nfs4 server:/x rw\n\
                     5 1 0:7 / /run rw - tmpfs tmpfs rw\n\
-                    6 5 8:3 / /run/disk rw - ext4 /dev/c rw\n";
+                    6 5 8:3 / /run/disk rw - ext4 /dev/c rw\n\
+                    7 1 8:1 /srv/run/mnt /srv/run/mnt rw - ext4 /dev/a rw\n\
+                    8 7 0:11 / /srv/run/mnt/layers/abc ro - erofs /proc/self/fd/5 ro\n\
+                    9 3 8:2 /local/x /usr/local/x rw - xfs /dev/b rw\n\
+                    10 1 0:12 / /opt/image ro - erofs /dev/loop0 ro\n";
         let below = parse(text).unwrap();
         assert_eq!(below.local, [PathBuf::from("/usr")]);
-        assert_eq!(below.missing, ["/mnt/with space (nfs4)"]);
+        assert_eq!(below.missing, ["/mnt/with space (nfs4)", "/opt/image (erofs)"]);
     }
 
     #[test]
