@@ -11,6 +11,7 @@
 //!   registries  short names, what must be signed
 //!   volumes  networks  idpool  names            recovery   what a crash left behind
 //!   layers   mounted where they are images     host       what this machine can do
+//!   system   the store checked and measured
 //! ```
 
 pub mod config;
@@ -27,6 +28,7 @@ pub mod oci;
 pub mod record;
 pub mod recovery;
 pub mod registries;
+pub mod system;
 pub mod time;
 pub mod volumes;
 

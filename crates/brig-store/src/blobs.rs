@@ -19,6 +19,23 @@ impl Store {
         self.blob_path(digest).symlink_metadata().is_ok_and(|metadata| metadata.is_file())
     }
 
+    /// Lists the blobs that are here with their sizes in bytes.
+    pub fn blobs_here(&self) -> Result<Vec<(Digest, u64)>> {
+        let mut all = Vec::new();
+        for algorithm in ["sha256", "sha512"] {
+            let path = self.root.join("blobs").join(algorithm);
+            for entry in std::fs::read_dir(&path).map_err(Error::io("read", path.display()))? {
+                let entry = entry.map_err(Error::io("read", path.display()))?;
+                let digest = format!("{algorithm}:{}", entry.file_name().to_string_lossy()).parse::<Digest>();
+                if let (Ok(digest), Ok(metadata)) = (digest, entry.metadata()) {
+                    all.push((digest, metadata.len()));
+                }
+            }
+        }
+        all.sort();
+        Ok(all)
+    }
+
     /// Opens a blob for reading; the content was verified when it came in.
     pub fn open_blob(&self, digest: &Digest) -> Result<File> {
         let path = self.blob_path(digest);

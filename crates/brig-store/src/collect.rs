@@ -195,30 +195,46 @@ impl Store {
     }
 
     /// Empties `tmp` of what no living process holds.
-    fn sweep_temporary(&self, keep_downloads: Duration, collected: &mut Collected) -> Result<()> {
+    pub(crate) fn sweep_temporary(&self, keep_downloads: Duration, collected: &mut Collected) -> Result<()> {
         let path = self.root.join("tmp");
         let directory = disk::open_directory(&path)?;
         for entry in std::fs::read_dir(&path).map_err(Error::io("read", path.display()))? {
             let entry = entry.map_err(Error::io("read", path.display()))?;
             let name = entry.file_name();
-            let bytes = name.as_encoded_bytes();
+            let mut bytes = name.as_encoded_bytes();
             if bytes.ends_with(b".part") && is_young(&entry.path(), keep_downloads) {
                 continue;
             }
+            let (_held, trash);
             if bytes.starts_with(b"lease-") {
                 // A lease is locked only after it is made; the commit lock is held over both.
                 let _commit = self.commit_lock(&Silent)?;
-                if is_held(&entry.path()) {
-                    continue;
+                let Some(held) = seize(&entry.path()) else { continue };
+                trash = format!("trash-{}", disk::random_name());
+                match rustix::fs::renameat(&directory, bytes, &directory, trash.as_str()) {
+                    Err(rustix::io::Errno::NOENT) => continue,
+                    renamed => renamed.map_err(Error::io("remove", entry.path().display()))?,
                 }
-            } else if is_held(&entry.path()) {
-                continue;
+                bytes = trash.as_bytes();
+                _held = held;
+            } else {
+                // Held until it is gone: whoever opens it meanwhile waits, and then finds that it has lost its name.
+                let Some(held) = seize(&entry.path()) else { continue };
+                _held = held;
             }
             disk::remove_any(directory.as_fd(), bytes).map_err(Error::io("remove", entry.path().display()))?;
             collected.leftovers += 1;
         }
         Ok(())
     }
+}
+
+/// Takes the lock on something below `tmp` that no living process holds; none if one does, or if it is gone.
+fn seize(path: &Path) -> Option<std::fs::File> {
+    let file = std::fs::File::open(path).ok()?;
+    rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive).ok()?;
+    let (held, named) = (file.metadata().ok()?, path.symlink_metadata().ok()?);
+    ((held.dev(), held.ino()) == (named.dev(), named.ino())).then_some(file)
 }
 
 /// Tells whether a living process holds the lock on a file or directory.

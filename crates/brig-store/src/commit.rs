@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::hash::{self, Hasher};
 use crate::image::{Image, LayerRecord};
 use crate::ingest::{Incoming, NewImage, write_record};
-use crate::layers::{self, Record, RootRecord};
+use crate::layers::{self, Census, Record, RootRecord};
 use crate::lease::Needs;
 use crate::observe::Observer;
 use crate::pump::{Outlet, pump};
@@ -180,8 +180,15 @@ fn take_layer(commit: &Commit<'_>, staging: &Path, blob: &Path, observer: &dyn O
         Err(source) => return Err(Error::Layer { layer: digest, source }),
         Ok(taken) => taken,
     };
-    let record =
-        Record { format: layers::FORMAT, diff_id: diff_id.clone(), size: taken.bytes, entries: taken.entries, root };
+    let census = Some(Census { directories: taken.directories, names: taken.names });
+    let record = Record {
+        format: layers::FORMAT,
+        diff_id: diff_id.clone(),
+        size: taken.bytes,
+        entries: taken.entries,
+        root,
+        census,
+    };
     write_record(staging, &record)?;
     Ok(Layer { taken, diff_id, blob: digest, size, root })
 }

@@ -53,6 +53,10 @@ impl Store {
             }
         }
         let _lease = self.lease(&needs)?;
+        for (record, _) in &chosen {
+            // Removed, and perhaps collected, before the lease was there.
+            self.read_image(&record.id)?.ok_or_else(|| Error::NoSuchImage(record.id.to_string()))?;
+        }
         // 2. The blobs, each once.
         let mut tar = tar::Builder::new(std::io::BufWriter::with_capacity(1 << 20, output));
         append(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(fail("write"))?;

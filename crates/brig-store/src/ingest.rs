@@ -15,7 +15,7 @@ mod stream;
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -24,7 +24,7 @@ use brig_spec::image::{CONFIG_MAX, Descriptor, Document, ImageConfig, Manifest};
 use brig_spec::reference::Reference;
 
 use crate::error::{Error, Result};
-use crate::image::{Image, LayerRecord};
+use crate::image::{Image, ImageRecord, LayerRecord};
 use crate::layers::{self, LayerForm, Record};
 use crate::lease::{Lease, Needs};
 use crate::observe::{Observer, Progress};
@@ -297,6 +297,30 @@ impl Store {
 
     fn directory_of(&self, layer: &Ready) -> PathBuf {
         layer.staged.clone().unwrap_or_else(|| self.layer_path(&layer.name))
+    }
+
+    /// Unpacks a layer of an image that is here, from its blob and over the layers below, as a tree into `staging`.
+    pub(crate) fn unpack_again(&self, image: &ImageRecord, index: usize, staging: &Path) -> Result<()> {
+        let diff_ids: Vec<Digest> = image.layers[..=index].iter().map(|layer| layer.diff_id.clone()).collect();
+        let layer = &image.layers[index];
+        let plan = Plan {
+            blob: layer.blob.clone(),
+            diff_id: layer.diff_id.clone(),
+            chain_id: layers::chain_ids(&diff_ids).pop().unwrap_or_else(|| layer.diff_id.clone()),
+            found: None,
+            has_blob: true,
+            repeats: None,
+        };
+        let blob = self.blob_path(&layer.blob.digest);
+        let fetched = layer::unpack_file(self, &plan, LayerForm::Directories, &blob, staging)?;
+        let Some(unpacked) = fetched.unpacked else { return Ok(()) };
+        let mut below = Merged::default();
+        if unpacked.needs_below() {
+            for layer in &image.layers[..index] {
+                below.push(layers::open(&self.layer_path(&layer.name))?);
+            }
+        }
+        unpacked.finish(&plan, &below).map(drop)
     }
 }
 

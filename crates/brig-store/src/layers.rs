@@ -10,6 +10,7 @@
 //!
 //! Layers of both forms live side by side in one store, and one image may have some of each.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -71,6 +72,18 @@ pub(crate) struct Record {
     pub(crate) entries: u64,
     /// The root directory's metadata, if the layer has an entry for it.
     pub(crate) root: Option<RootRecord>,
+    /// What must be found in the tree, where that was simple to count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) census: Option<Census>,
+}
+
+/// How many things a tree has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Census {
+    /// Directories, the root included.
+    pub(crate) directories: u64,
+    /// Names of everything else.
+    pub(crate) names: u64,
 }
 
 /// Metadata of a layer's root directory.
@@ -120,6 +133,18 @@ impl Store {
     /// Tells whether layers could be EROFS images here, by making and mounting one; the error says why not.
     pub fn probe_erofs(&self) -> std::io::Result<()> {
         erofs::probe(&self.root.join("tmp"))
+    }
+
+    /// Lists the unpacked layers that are here, by name, with their sizes in bytes; one that cannot be read counts nothing.
+    pub fn layers_here(&self) -> Result<BTreeMap<String, u64>> {
+        let path = self.root.join("layers");
+        let mut all = BTreeMap::new();
+        for entry in std::fs::read_dir(&path).map_err(Error::io("read", path.display()))? {
+            let entry = entry.map_err(Error::io("read", path.display()))?;
+            let size = read_record(&entry.path()).ok().flatten().map_or(0, |record| record.size);
+            all.extend(entry.file_name().into_string().ok().map(|name| (name, size)));
+        }
+        Ok(all)
     }
 
     /// Finds a layer on disk: the one that stands alone, or the one of this very chain.

@@ -18,6 +18,7 @@
 
 mod archive;
 mod blobs;
+mod check;
 mod collect;
 mod commit;
 mod compression;
@@ -44,6 +45,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 pub use archive::{Archive, ArchiveImage};
+pub use check::{Object, Problem, Repaired, Report};
 pub use collect::{AskError, AskUsers, Collected, InUse, await_collection};
 pub use commit::{Commit, Committed};
 pub use erofs::{mount as mount_layer, probe as probe_erofs};

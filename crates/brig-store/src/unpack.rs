@@ -30,6 +30,7 @@ pub(crate) use directories::{Directories, write_data};
 pub(crate) use merged::Merged;
 pub(crate) use place::{Data, Extent, Place, Special};
 
+use crate::layers::Census;
 use crate::limits::Limits;
 use crate::tarball::{Fault, Tarball};
 use tree::Tree;
@@ -46,6 +47,10 @@ pub(crate) struct Unpacked {
     /// Whiteouts and opaque marks of directories that are not in this layer.
     foreign: Vec<Foreign>,
     entries: u64,
+    /// Names that were made and are no directories.
+    names: u64,
+    /// Whether the layers below had a part in it.
+    finished: bool,
     size: u64,
 }
 
@@ -69,6 +74,8 @@ impl Unpacked {
             links: Vec::new(),
             foreign: Vec::new(),
             entries: 0,
+            names: 0,
+            finished: false,
             size: 0,
         };
         while let Some(entry) = tarball.next_entry()? {
@@ -95,6 +102,12 @@ impl Unpacked {
     /// Returns the number of entries that the archive had.
     pub(crate) fn entries(&self) -> u64 {
         self.entries
+    }
+
+    /// Returns what the tree has; none where something was replaced, moved or copied up, and counting would mean looking.
+    pub(crate) fn census(&self) -> Option<Census> {
+        let simple = !self.finished && self.stands_alone() && !self.tree.has_replaced();
+        simple.then(|| Census { directories: self.tree.count(), names: self.names })
     }
 
     /// Returns the metadata of the root directory, if the layer has an entry for it.

@@ -1,6 +1,7 @@
 //! The commands: one file each, and the two tables by which they are found.
 
 mod attach;
+mod check;
 mod commit;
 mod completion;
 mod copy;
@@ -35,6 +36,7 @@ mod system;
 mod tag;
 mod top;
 mod update;
+mod usage;
 mod version;
 mod volume;
 mod wait;
@@ -191,7 +193,11 @@ pub const GROUPS: &[(&str, &str, &[Entry])] = &[
     ),
     ("volume", "Commands on volumes", &[volume::CREATE, volume::LIST, volume::INSPECT, volume::REMOVE, volume::PRUNE]),
     ("network", "Commands on networks", &[prune::NETWORKS]),
-    ("system", "Commands on all of it", &[info::ENTRY, info::DOCTOR, prune::ENTRY, system::START, system::UNIT]),
+    (
+        "system",
+        "Commands on all of it",
+        &[info::ENTRY, info::DOCTOR, usage::ENTRY, prune::ENTRY, check::ENTRY, system::START, system::UNIT],
+    ),
 ];
 
 /// Finds a command by its words; also returns how many words it took, and its name.

@@ -85,4 +85,31 @@ impl Store {
             _ => disk::sync_directory(&directory),
         }
     }
+
+    /// Lists files among the names that do not say what they mean.
+    pub(crate) fn bad_names(&self) -> Result<Vec<String>> {
+        let path = self.names_path();
+        let mut bad = Vec::new();
+        for entry in std::fs::read_dir(&path).map_err(Error::io("read", path.display()))? {
+            let entry = entry.map_err(Error::io("read", path.display()))?;
+            let target = std::fs::read_link(entry.path()).ok();
+            let told = target.and_then(|target| parse_target(target.as_os_str().as_bytes()));
+            let good = told.is_some_and(|(name, _)| entry.file_name() == *file_name(&name.to_string()));
+            if !entry.file_name().as_bytes().starts_with(b".") && !good {
+                bad.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        Ok(bad)
+    }
+
+    /// Takes away what is filed as a name, whether it is one or not. The commit lock must be held.
+    pub(crate) fn unset_name_file(&self, name: &str) -> Result<()> {
+        let path = self.names_path().join(file_name(name));
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", path.display())(error))
+            }
+            _ => disk::sync_directory(&self.names_path()),
+        }
+    }
 }

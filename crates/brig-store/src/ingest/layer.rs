@@ -202,7 +202,14 @@ pub(super) fn record(plan: &Plan, form: LayerForm, unpacked: &Unpacked) -> Recor
         LayerForm::Directories => FORMAT,
         LayerForm::Erofs => FORMAT_IMAGE,
     };
-    Record { format, diff_id: plan.diff_id.clone(), size: unpacked.size(), entries: unpacked.entries(), root }
+    Record {
+        format,
+        diff_id: plan.diff_id.clone(),
+        size: unpacked.size(),
+        entries: unpacked.entries(),
+        root,
+        census: unpacked.census(),
+    }
 }
 
 /// Writes a layer's record beside its tree.

@@ -92,6 +92,7 @@ impl Unpacked {
             begun = self.tree.place.begin_file(parent, name, mode);
         }
         begun.map_err(Fault::io("create", path))?;
+        self.names += 1;
         let extent = Extent { size: entry.size, pieces: entry.sparse.as_deref() };
         self.size += self.tree.place.fill_file(path, extent, &Attributes::of_entry(entry), tarball)?;
         Ok(())
@@ -121,7 +122,10 @@ impl Unpacked {
             }
             match result {
                 Err(Errno::NOENT) => {}
-                result => return result.map_err(Fault::io("link", path)),
+                result => {
+                    self.names += 1;
+                    return result.map_err(Fault::io("link", path));
+                }
             }
         }
         self.tree.remove(path)?;
@@ -152,7 +156,9 @@ impl Unpacked {
             self.tree.remove(path)?;
             result = self.tree.place.special(parent, name, special, &attributes);
         }
-        result.map_err(Fault::io("make", path))
+        result.map_err(Fault::io("make", path))?;
+        self.names += 1;
+        Ok(())
     }
 
     /// Places whiteouts and opaque marks whose directory is in this layer; the others wait for the layers below.
@@ -185,7 +191,11 @@ impl Unpacked {
         }
         let (parent, name) = split(path);
         match self.tree.place.whiteout(parent, name) {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Ok(()) => {
+                self.names += 1;
+                Ok(())
+            }
+            Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(Fault::io("make whiteout", path)(error)),
         }
     }

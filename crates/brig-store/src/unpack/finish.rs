@@ -23,6 +23,7 @@ use super::{Fault, Foreign, Unpacked, join, prefixes, split};
 impl Unpacked {
     /// Settles everything open; afterwards the layer can be sealed.
     pub(crate) fn finish(&mut self, below: &Merged) -> Result<(), Fault> {
+        self.finished = true;
         // 1. Implicit directories, parents first: metadata copied, or moved to where a link below leads.
         self.settle(below)?;
         // 2. Hard links whose targets are below.

@@ -31,13 +31,24 @@ pub(super) struct Tree {
     pub(super) place: Box<dyn Place>,
     directories: BTreeMap<Vec<u8>, State>,
     opaque: BTreeSet<Vec<u8>>,
+    replaced: bool,
 }
 
 impl Tree {
     pub(super) fn new(place: Box<dyn Place>) -> Self {
         // The root is settled from the start: nearly no layer describes it, and the topmost that does counts.
         let root = State::Settled(Attributes::plain_directory());
-        Self { place, directories: BTreeMap::from([(Vec::new(), root)]), opaque: BTreeSet::new() }
+        Self { place, directories: BTreeMap::from([(Vec::new(), root)]), opaque: BTreeSet::new(), replaced: false }
+    }
+
+    /// Says whether something was taken away again, so that what was made is more than what is there.
+    pub(super) fn has_replaced(&self) -> bool {
+        self.replaced
+    }
+
+    /// Returns the number of directories, the root included.
+    pub(super) fn count(&self) -> u64 {
+        self.directories.len() as u64
     }
 
     pub(super) fn has_implicit(&self) -> bool {
@@ -124,6 +135,7 @@ impl Tree {
 
     /// Removes what lies at a resolved path, with all below it.
     pub(super) fn remove(&mut self, path: &[u8]) -> Result<(), Fault> {
+        self.replaced = true;
         let (parent, name) = split(path);
         if self.directories.contains_key(path) {
             for gone in self.below(path) {
