@@ -15,9 +15,8 @@ const SELF: &str = "/proc/self/exe";
 /// Goes on from a protected copy of this program, unless it is one already.
 pub(crate) fn go_on_protected() -> Result<(), Failure> {
     let step = || "protect this program against its containers";
-    let own = rustix::fs::open(SELF, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step(step)?;
-    let on_readonly = rustix::fs::fstatvfs(&own).is_ok_and(|s| s.f_flag.contains(StatVfsMountFlags::RDONLY));
-    if on_readonly || is_sealed(&own) {
+    let on_readonly = rustix::fs::statvfs(SELF).is_ok_and(|s| s.f_flag.contains(StatVfsMountFlags::RDONLY));
+    if on_readonly || is_sealed() {
         return Ok(());
     }
     let protected = match brig_monitor::protect::open(Path::new(SELF)) {
@@ -36,10 +35,8 @@ fn all_seals() -> SealFlags {
     SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE
 }
 
-fn is_sealed(program: &OwnedFd) -> bool {
-    use std::os::fd::AsRawFd;
-    let path = format!("/proc/self/fd/{}", program.as_raw_fd());
-    let readable = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+fn is_sealed() -> bool {
+    let readable = rustix::fs::open(SELF, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     readable.and_then(rustix::fs::fcntl_get_seals).is_ok_and(|seals| seals.contains(all_seals()))
 }
 

@@ -54,7 +54,7 @@ impl Layout {
             return Ok(Self { hierarchies: vec![unified(base)] });
         }
         let mut hierarchies = Vec::new();
-        for (names, _) in memberships(&file::read(Path::new("/proc/self/cgroup"))?) {
+        for (names, _) in memberships(own_memberships()?) {
             if names.is_empty() {
                 continue;
             }
@@ -103,11 +103,11 @@ impl Layout {
 
     /// Returns the cgroups that this process is in, one a hierarchy, relative to where the hierarchy is mounted.
     pub(super) fn own_cgroups(&self) -> io::Result<Vec<PathBuf>> {
-        let text = file::read(Path::new("/proc/self/cgroup"))?;
+        let text = own_memberships()?;
         let mut own = Vec::with_capacity(self.hierarchies.len());
         let mut mountinfo = None;
         for hierarchy in &self.hierarchies {
-            let found = memberships(&text).find(|(names, _)| {
+            let found = memberships(text).find(|(names, _)| {
                 if hierarchy.unified { names.is_empty() } else { names.split(',').eq(&hierarchy.controllers) }
             });
             let mut path = Path::new(found.map_or("/", |(_, path)| path));
@@ -123,6 +123,17 @@ impl Layout {
         }
         Ok(own)
     }
+}
+
+/// The cgroups of this process as they are upon the first call: the kernel works long on that text, and no process of ours moves
+/// itself.
+fn own_memberships() -> io::Result<&'static str> {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    if let Some(text) = TEXT.get() {
+        return Ok(text);
+    }
+    let text = file::read(Path::new("/proc/self/cgroup"))?;
+    Ok(TEXT.get_or_init(|| text))
 }
 
 /// The lines of /proc/PID/cgroup: controllers (none for v2), path.
