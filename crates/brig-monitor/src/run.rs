@@ -208,13 +208,14 @@ fn finish(plan: &Plan, server: &mut Server, mut exit: Exit, failure: Option<&Err
             let _ = std::fs::remove_file(plan.run_dir.join(name));
         }
     }
+    // Nobody is told and then let in again.
+    let _ = std::fs::remove_file(plan.run_dir.join(SOCKET_FILE));
     if let Some(error) = failure {
         for client in &mut server.clients {
             client.tell_failure(error);
         }
     }
     server.tell_all(Kind::Exited, &[status, flags]);
-    let _ = std::fs::remove_file(plan.run_dir.join(SOCKET_FILE));
     0
 }
 

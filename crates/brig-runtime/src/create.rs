@@ -236,11 +236,14 @@ impl Starting {
         self.process.child.as_ref().map_or(-1, |c| c.pid)
     }
 
-    /// Opens the network namespace of the container.
+    /// Opens the network namespace of the container. Errors: what the child says, when it has failed already.
     pub fn network_namespace(&self) -> Result<OwnedFd, Error> {
         let path = format!("/proc/{}/ns/net", self.pid());
-        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .step(|| "open the network namespace".into())
+        let opened = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        opened.step(|| "open the network namespace".into()).or_else(|error| {
+            // A process that has ended has no namespaces any more. Whatever else comes, no container comes of this.
+            self.process.channel.expect(Word::Ready).map(drop).and(Err(error))
+        })
     }
 
     /// Waits until the container is ready to be started.

@@ -102,12 +102,21 @@ fn remove_unreadable(config: &Config, id: &ContainerId) -> Result<()> {
         };
         steps.extend(plan.undo.into_iter().filter(network));
     }
+    let failed = |error| Error::internal(format!("cannot remove container {} wholly", id.short())).because(error);
     let cgroup = format!("{}/{}", config.cgroup_parent, id.as_str());
-    steps.push(brig_monitor::plan::Undo::Cgroup(cgroup));
+    brig_monitor::undo::replay(&[brig_monitor::plan::Undo::Cgroup(cgroup)]).map_err(failed)?;
+    // Its processes are gone; its monitor writes that down, in the directories that are to go.
+    let deadline = Instant::now() + KILL_WAIT;
+    while brig_monitor::run::is_monitored(&run_dir) {
+        if Instant::now() > deadline {
+            return Err(Error::new(Kind::Unavailable, format!("cannot remove container {}", id.short()))
+                .reason("its monitor does not end, though the container's processes were killed 30 seconds ago"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
     steps.push(brig_monitor::plan::Undo::Directory(run_dir));
     steps.push(brig_monitor::plan::Undo::Directory(dir));
-    brig_monitor::undo::replay(&steps)
-        .map_err(|error| Error::internal(format!("cannot remove container {} wholly", id.short())).because(error))?;
+    brig_monitor::undo::replay(&steps).map_err(failed)?;
     // Names and ids that point nowhere are swept.
     sweep_names(config)?;
     crate::idpool::sweep(config)
