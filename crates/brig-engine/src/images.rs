@@ -8,6 +8,7 @@
 //!
 //! The store knows no network and the registry client knows no disk; [`Images`] introduces them to one another.
 
+mod artifact;
 mod commit_changes;
 mod ensure;
 pub(crate) mod failure;
@@ -17,6 +18,7 @@ mod inspect;
 mod list;
 mod load;
 mod login;
+mod manifest;
 mod prune;
 mod pull;
 mod push;
@@ -31,10 +33,12 @@ use std::sync::OnceLock;
 use brig_registry::{Client, Options};
 use brig_store::Store;
 
+pub use artifact::ArtifactPlan;
 pub use commit_changes::apply_change;
 pub use ensure::PullPolicy;
 pub use history::Step;
 pub use login::{login, logout};
+pub use manifest::PlatformChange;
 pub use pull::Pulled;
 pub use push::PushedImage;
 pub use source::Source;

@@ -103,6 +103,14 @@ pub enum Error {
         /// What went wrong.
         source: std::io::Error,
     },
+    /// What came could not be written.
+    #[error("cannot write `{path}`")]
+    Write {
+        /// The file.
+        path: String,
+        /// What the file system said.
+        source: std::io::Error,
+    },
     /// Content that is wanted has no valid signature.
     #[error("{what} is not signed as the policy file wants it: {reason}")]
     Unsigned {
@@ -184,7 +192,7 @@ fn after_text(after: Option<Duration>) -> String {
 fn is_certificate(error: &reqwest::Error) -> bool {
     let mut source: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = source {
-        if error.to_string().contains("certificate") {
+        if error.to_string().to_ascii_lowercase().contains("certificate") {
             return true;
         }
         source = error.source();

@@ -13,6 +13,7 @@
 //! without the C library, which a static program must not ask. Secrets go to the host that they are for and nowhere
 //! else: not to the target of a redirect, not into errors, not into logs.
 
+pub mod artifact;
 mod auth;
 mod blob;
 mod client;
@@ -27,6 +28,7 @@ mod notice;
 mod policy;
 mod ranges;
 mod search;
+mod signature;
 mod tokens;
 mod transport;
 mod upload;

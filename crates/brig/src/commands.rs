@@ -1,5 +1,6 @@
 //! The commands: one file each, and the two tables by which they are found.
 
+mod artifact;
 mod attach;
 mod check;
 mod commit;
@@ -18,6 +19,7 @@ mod load;
 mod login;
 mod logout;
 mod logs;
+mod manifest;
 mod pause;
 mod port;
 mod prune;
@@ -192,6 +194,12 @@ pub const GROUPS: &[(&str, &str, &[Entry])] = &[
         ],
     ),
     ("volume", "Commands on volumes", &[volume::CREATE, volume::LIST, volume::INSPECT, volume::REMOVE, volume::PRUNE]),
+    (
+        "manifest",
+        "Commands on lists of platforms",
+        &[manifest::CREATE, manifest::ANNOTATE, manifest::INSPECT, manifest::PUSH, manifest::REMOVE],
+    ),
+    ("artifact", "Commands on files in registries", &[artifact::PUSH, artifact::PULL, artifact::LIST]),
     ("network", "Commands on networks", &[prune::NETWORKS]),
     (
         "system",

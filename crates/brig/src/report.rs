@@ -68,6 +68,11 @@ pub fn clean(text: &str) -> String {
         .collect()
 }
 
+/// The same for a text of several lines.
+pub fn clean_lines(text: &str) -> String {
+    text.lines().map(clean).collect::<Vec<_>>().join("\n")
+}
+
 /// The exit status of an error.
 pub fn exit_code(error: &Error, starts_containers: bool) -> u8 {
     match (error.exit_code, starts_containers) {

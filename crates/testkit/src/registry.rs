@@ -53,22 +53,23 @@ impl Registry {
     /// Nothing can be pushed to it by [`Self::push`]; [`Self::copy_storage`] gives it content.
     pub fn start_tls() -> (Self, PathBuf) {
         let directory = tempfile::tempdir().expect("a directory");
-        let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
-        let status = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
-            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
-            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-            .arg("-keyout")
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .expect("Debian's package openssl is installed");
-        assert!(status.success(), "a certificate made");
+        let (certificate, key) = make_certificate(directory.path(), "cert");
         let tls = format!("  tls:\n    certificate: {}\n    key: {}\n", certificate.display(), key.display());
         (Self::start_in(directory, &tls), certificate)
+    }
+
+    /// The same, for clients with a certificate only; also returns that and its key.
+    pub fn start_mutual_tls() -> (Self, PathBuf, PathBuf, PathBuf) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (certificate, key) = make_certificate(directory.path(), "cert");
+        let (client, client_key) = make_certificate(directory.path(), "client");
+        let tls = format!(
+            "  tls:\n    certificate: {}\n    key: {}\n    clientcas:\n      - {}\n",
+            certificate.display(),
+            key.display(),
+            client.display()
+        );
+        (Self::start_in(directory, &tls), certificate, client, client_key)
     }
 
     /// Copies everything that another registry has into this one.
@@ -178,6 +179,25 @@ impl Drop for Registry {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Makes a certificate for `localhost` that is signed by itself, and its key.
+fn make_certificate(directory: &std::path::Path, name: &str) -> (PathBuf, PathBuf) {
+    let (certificate, key) = (directory.join(format!("{name}.pem")), directory.join(format!("{name}-key.pem")));
+    let status = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("Debian's package openssl is installed");
+    assert!(status.success(), "a certificate made");
+    (certificate, key)
 }
 
 pub(crate) fn read_head(reader: &mut impl BufRead) -> Option<(String, HashMap<String, String>)> {

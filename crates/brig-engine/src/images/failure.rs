@@ -82,6 +82,7 @@ fn registry_kind(error: &brig_registry::Error) -> (Kind, Option<String>) {
         E::Blocked(_) | E::Unsigned { .. } => (Kind::PermissionDenied, None),
         E::Unsupported { .. } => (Kind::Unsupported, None),
         E::Source { source, .. } => error_of(source),
+        E::Write { source, .. } => (Error::io("", source.kind()).kind, None),
         E::Status { .. } | E::Protocol { .. } | E::TooLarge { .. } | E::Digest { .. } => (Kind::Unavailable, None),
         E::Setup(_) => (Kind::Internal, None),
         E::Certificates { .. } => (Kind::Internal, Some("install the package ca-certificates".to_owned())),

@@ -96,7 +96,10 @@ impl Images<'_> {
             found = client.manifest(&pinned).map_err(|error| failure::registry(message(), error))?;
             origins.push(pinned);
         }
-        // 2. Its blobs.
+        // 2. Signed, if the policy file wants it.
+        let digests: Vec<_> = origins.iter().filter_map(|origin| origin.digest().cloned()).collect();
+        client.check_signature(reference, &digests).map_err(|error| failure::registry(message(), error))?;
+        // 3. Its blobs.
         let image = NewImage {
             manifest: &found.bytes,
             media_type: Some(&found.media_type),

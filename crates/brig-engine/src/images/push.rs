@@ -180,11 +180,18 @@ impl<'a> Transfer<'a> {
 
     /// Brings every manifest of an index.
     fn manifests(&self, index: &Index, depth: usize) -> Result<()> {
-        for entry in &index.manifests {
-            let (bytes, announced) = self.fetch(entry)?;
-            let media_type = self.contents(&bytes, &announced, depth + 1)?;
-            self.document(&self.destination.pinned(entry.digest.clone()), &media_type, &bytes)?;
-        }
+        index.manifests.iter().try_for_each(|entry| self.entry_at(entry, depth + 1))
+    }
+
+    /// Brings one manifest by its digest, with everything that it points at.
+    pub(super) fn entry(&self, entry: &Descriptor) -> Result<()> {
+        self.entry_at(entry, 0)
+    }
+
+    fn entry_at(&self, entry: &Descriptor, depth: usize) -> Result<()> {
+        let (bytes, announced) = self.fetch(entry)?;
+        let media_type = self.contents(&bytes, &announced, depth)?;
+        self.document(&self.destination.pinned(entry.digest.clone()), &media_type, &bytes)?;
         Ok(())
     }
 
