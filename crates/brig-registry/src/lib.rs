@@ -25,6 +25,7 @@ mod hosts;
 mod http;
 mod login;
 mod notice;
+mod pieces;
 mod policy;
 mod ranges;
 mod search;

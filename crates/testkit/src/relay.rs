@@ -61,7 +61,9 @@ struct State {
     asked: Vec<Asked>,
     cuts: Vec<Cut>,
     own: Vec<Own>,
-    /// Of answers: so many bytes, then a pause.
+    /// How many requests for blobs are being answered, and how many there were at most.
+    blobs: (usize, usize),
+    /// Of answers: a pause, then so many bytes.
     pace: Option<(usize, Duration)>,
 }
 
@@ -103,14 +105,39 @@ impl Relay {
         self.state.lock().expect("no test has panicked here").own.push(own);
     }
 
-    /// Sends answers in pieces of so many bytes, with a pause after each.
+    /// Sends answers in pieces of so many bytes, with a pause before each.
     pub fn pace(&self, bytes: usize, pause: Duration) {
         self.state.lock().expect("no test has panicked here").pace = Some((bytes, pause));
+    }
+
+    /// Returns how many blobs were asked for at the same time, at most. One that was given up counts until the next pause.
+    pub fn most_blobs(&self) -> usize {
+        self.state.lock().expect("no test has panicked here").blobs.1
     }
 
     /// Returns the requests so far, and forgets them.
     pub fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut self.state.lock().expect("no test has panicked here").asked)
+    }
+}
+
+/// A blob that is being answered.
+struct Counted<'a>(&'a Mutex<State>);
+
+impl<'a> Counted<'a> {
+    fn new(state: &'a Mutex<State>) -> Self {
+        let mut guard = state.lock().expect("no test has panicked here");
+        guard.blobs.0 += 1;
+        guard.blobs.1 = guard.blobs.1.max(guard.blobs.0);
+        Self(state)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut state) = self.0.lock() {
+            state.blobs.0 -= 1;
+        }
     }
 }
 
@@ -172,6 +199,7 @@ fn serve(client: &TcpStream, upstream: SocketAddr, state: &Mutex<State>) {
         end(&server);
         return end(client);
     }
+    let _counted = (method == "GET" && path.contains("/blobs/")).then(|| Counted::new(state));
     let mut answer = BufReader::new(&server);
     let mut raw = Vec::new();
     while !raw.ends_with(b"\r\n\r\n") {
@@ -187,13 +215,13 @@ fn serve(client: &TcpStream, upstream: SocketAddr, state: &Mutex<State>) {
     while left > 0 {
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let Ok(count @ 1..) = answer.read(&mut buffer[..most]) else { break };
+        if let Some((_, pause)) = pace {
+            std::thread::sleep(pause);
+        }
         if client_side.write_all(&buffer[..count]).is_err() {
             break;
         }
         left -= count as u64;
-        if let Some((_, pause)) = pace {
-            std::thread::sleep(pause);
-        }
     }
     end(client);
 }
