@@ -156,3 +156,39 @@ fn a_user_without_privileges_runs_containers_and_enters_them() {
     assert_eq!(call(&["delete", "--force", "users"]).0, Some(0));
     assert_eq!(call(&["list", "-q"]), (Some(0), String::new()));
 }
+
+/// With a range of ids of its own, as newuidmap(1) grants it: the container's other users are real ones.
+#[test]
+fn a_user_with_a_range_of_ids_has_more_than_root_inside() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let bundle =
+        Bundle::new("id -u; cat /proc/self/uid_map; touch /tmp/web; chown 33:33 /tmp/web; stat -c %u:%g /tmp/web");
+    let (place, mut config) = (bundle.path(""), bundle.config.clone());
+    std::fs::copy(crate::bundle::runtime(), bundle.path("runtime")).unwrap();
+    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::os::unix::fs::symlink("busybox", bundle.rootfs("bin/chown")).unwrap();
+    let maps = json!([
+        {"containerID": 0, "hostID": 1500, "size": 1}, {"containerID": 1, "hostID": 300_000, "size": 1000}
+    ]);
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    config["linux"]["uidMappings"] = maps.clone();
+    config["linux"]["gidMappings"] = maps;
+    config["linux"].as_object_mut().unwrap().remove("resources");
+    config["linux"].as_object_mut().unwrap().remove("cgroupsPath");
+    std::fs::write(bundle.path("config.json"), config.to_string()).unwrap();
+    std::fs::write(bundle.path("passwd"), "root:x:0:0::/root:/bin/sh\nkim:x:1500:1500::/tmp:/bin/sh\n").unwrap();
+    std::fs::write(bundle.path("ids"), "kim:300000:1000\n").unwrap();
+    assert!(std::process::Command::new("chown").args(["-Rh", "1500:1500"]).arg(&place).status().unwrap().success());
+    // The user and the range exist in a mount namespace of the test's own.
+    let script = "mount --bind passwd /etc/passwd && mount --bind ids /etc/subuid && mount --bind ids /etc/subgid
+        exec setpriv --reuid 1500 --regid 1500 --clear-groups ./runtime --root state run ranges";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-m", "sh", "-c", script]).current_dir(&place).stdin(std::process::Stdio::null());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let words: Vec<&str> = said.split_whitespace().collect();
+    assert_eq!(words, ["0", "0", "1500", "1", "1", "300000", "1000", "33:33"], "{output:?}");
+    let owner = std::fs::metadata(bundle.rootfs("tmp/web")).unwrap();
+    assert_eq!((owner.uid(), owner.gid()), (300_032, 300_032));
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
