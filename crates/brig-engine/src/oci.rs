@@ -136,11 +136,11 @@ pub fn spec(config: &ContainerConfig, host: &Host, place: &Place) -> Result<Spec
         version: "1.2.0".into(),
         root: Some(Root { path: "rootfs".into(), readonly: config.read_only }),
         mounts,
-        process: Some(process(config, host, place, &capabilities)?),
+        process: Some(Box::new(process(config, host, place, &capabilities)?)),
         hostname: place.hostname.clone().unwrap_or_default(),
         domainname: config.domainname.clone().unwrap_or_default(),
         annotations: annotations(config),
-        linux: Some(linux),
+        linux: Some(Box::new(linux)),
         hooks: None,
     })
 }

@@ -66,7 +66,7 @@ impl Plan {
     /// Gives up the configuration but for the cgroup: by far the largest part, and not needed while a container runs.
     pub fn forget_configuration(&mut self) {
         let cgroups_path = self.cgroup().unwrap_or(std::path::Path::new("")).to_owned();
-        self.spec = Spec { linux: Some(Linux { cgroups_path, ..Linux::default() }), ..Spec::default() };
+        self.spec = Spec { linux: Some(Box::new(Linux { cgroups_path, ..Linux::default() })), ..Spec::default() };
         self.copy_up = Vec::new();
     }
 }

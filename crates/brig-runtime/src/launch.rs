@@ -84,7 +84,7 @@ pub struct AtDoor<'a> {
 /// did not grant whole. Errors: nobody waits there (`ECONNREFUSED`), or the command cannot be executed.
 pub fn start(waiting: &AtDoor<'_>) -> Result<Vec<String>, Error> {
     let step = || "reach the container's first process".to_owned();
-    let process = waiting.spec.process.as_ref();
+    let process = waiting.spec.process.as_deref();
     let limits = process.map(Limits::parse).transpose()?.unwrap_or_default();
     let listener = Listener::parse(waiting.spec, waiting.description);
     let socket =

@@ -97,7 +97,7 @@ impl Settings {
     /// Reads and checks them. Errors: a sysctl that would change the machine, a name without its namespace.
     pub fn read(spec: &Spec) -> Result<Self, Error> {
         let default = Linux::default();
-        let linux = spec.linux.as_ref().unwrap_or(&default);
+        let linux = spec.linux.as_deref().unwrap_or(&default);
         let namespaces = Namespaces::read(linux)?;
         let (uid_map, gid_map) = (linux.uid_mappings.clone(), linux.gid_mappings.clone());
         if namespaces.has(flags::NEWUSER) && (uid_map.is_empty() || gid_map.is_empty()) {

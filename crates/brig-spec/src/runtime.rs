@@ -51,7 +51,7 @@ pub struct Spec {
     pub version: String,
     /// The container's first process; a container can be created without, and never started.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub process: Option<Process>,
+    pub process: Option<Box<Process>>,
     /// The root file system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<Root>,
@@ -72,7 +72,7 @@ pub struct Spec {
     pub annotations: BTreeMap<String, String>,
     /// What only Linux has.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub linux: Option<Linux>,
+    pub linux: Option<Box<Linux>>,
 }
 
 /// The root file system of a container; config.md, "Root".

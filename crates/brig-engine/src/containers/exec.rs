@@ -131,5 +131,5 @@ fn process(record: &Record, wish: &ExecConfig, spec: &brig_spec::runtime::Spec) 
         let names = oci::capabilities::names(&config, &host::facts(&crate::config::ContainerConfig::default()))?;
         process.capabilities = Some(oci::capabilities::sets(&names));
     }
-    Ok(process)
+    Ok(*process)
 }

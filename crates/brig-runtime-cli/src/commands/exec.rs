@@ -151,7 +151,7 @@ fn process(parsed: &Parsed, spec: &Spec, command: &[String]) -> Result<Process, 
     process.env.extend(parsed.values("env").map(str::to_owned));
     add_capabilities(&mut process, parsed)?;
     set_user(&mut process, parsed)?;
-    Ok(process)
+    Ok(*process)
 }
 
 /// Adds capabilities to all sets but the inheritable one, which stays empty (CVE-2022-29162).

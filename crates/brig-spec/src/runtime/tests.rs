@@ -112,9 +112,9 @@ fn a_whole_configuration_comes_back() {
 #[test]
 fn what_is_zero_is_not_written_but_ids_and_paths_are() {
     let spec = Spec {
-        process: Some(Process::default()),
+        process: Some(Box::default()),
         root: Some(Root::default()),
-        linux: Some(Linux { resources: Some(LinuxResources::default()), ..Linux::default() }),
+        linux: Some(Box::new(Linux { resources: Some(LinuxResources::default()), ..Linux::default() })),
         ..Spec::default()
     };
     let written: Value = serde_json::to_value(&spec).unwrap();
