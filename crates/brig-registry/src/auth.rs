@@ -203,5 +203,22 @@ mod tests {
             let _ = Challenge::parse(&text);
             let _ = Challenge::parse(&format!("Bearer {text}"));
         }
+
+        #[test]
+        fn what_is_quoted_is_read_back(realm in "[ -~]{0,40}", service in "[ -~]{0,40}") {
+            let quote = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+            let header = format!("Bearer realm=\"{}\",service=\"{}\"", quote(&realm), quote(&service));
+            let expected = Challenge::Bearer { realm, service: Some(service), scope: None };
+            prop_assert_eq!(Challenge::parse(&header), Some(expected));
+        }
+
+        #[test]
+        fn no_token_panics_or_breaks_a_header(bytes in proptest::collection::vec(any::<u8>(), 0..99), token in "\\PC*", life in any::<i64>()) {
+            let _ = parse_token("h", &bytes);
+            let text = serde_json::json!({ "token": token, "expires_in": life }).to_string();
+            if let Ok(grant) = parse_token("h", text.as_bytes()) {
+                prop_assert!(grant.authorization.header.0.bytes().all(|b| b == b' ' || b.is_ascii_graphic()));
+            }
+        }
     }
 }

@@ -158,6 +158,7 @@ fn host_of(key: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::os::unix::fs::PermissionsExt;
 
     fn written(directory: &Path, text: &str) -> ConfigFile {
@@ -187,6 +188,27 @@ mod tests {
         assert_eq!(file.headers().len(), 1);
         let none = ConfigFile::read(&directory.path().join("none")).unwrap();
         assert!(none.find("docker.io").unwrap().is_none() && none.helper("x").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn no_file_panics_or_is_lost(text in "\\PC*", kind in 0..5_usize) {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("config.json");
+            let own = serde_json::to_string(&text).unwrap();
+            let values = [own.clone(), format!("{{{own}:{own}}}"), format!("{{\"h\":{{\"auth\":{own}}}}}"), "null".to_owned(), "[1]".to_owned()];
+            let value = &values[kind];
+            std::fs::write(&path, format!("{{\"auths\":{value},\"credHelpers\":{value},\"HttpHeaders\":{value},\"mine\":{own}}}")).unwrap();
+            let mut file = ConfigFile::read(&path).unwrap();
+            let _ = (file.find("h"), file.helper("h"), file.headers());
+            if file.put("h", Some(&Credentials::Identity(Secret(text.clone())))).is_ok() {
+                file.write().unwrap();
+            }
+            let again = ConfigFile::read(&path).unwrap();
+            prop_assert_eq!(again.content["mine"].as_str().unwrap(), text.as_str());
+            std::fs::write(&path, &text).unwrap();
+            let _ = ConfigFile::read(&path);
+        }
     }
 
     #[test]

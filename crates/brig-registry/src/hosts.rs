@@ -315,6 +315,7 @@ impl HostsFile {
 mod tests {
     use super::*;
     use crate::policy::Policy;
+    use proptest::prelude::*;
 
     fn options(directory: &Path) -> Options {
         Options {
@@ -402,6 +403,22 @@ mod tests {
         write(&directory.path().join("containerd/bad.example_5_/hosts.toml"), "server = ");
         let error = endpoints(&options, "bad.example:5", "x", Action::Pull).unwrap_err();
         assert!(error.to_string().contains("bad.example_5_/hosts.toml") && error.to_string().contains("line 1"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_file_panics(text in "\\PC*", word in "[a-z_]{1,9}", value in "(true|3|\"[a-z:/.@]{0,12}\"|\\[\"x\"\\])") {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("containerd/h.example/hosts.toml");
+            let options = options(directory.path());
+            let known = ["ca", "client", "capabilities", "skip_verify", "override_path", "header"];
+            for key in known.into_iter().chain([word.as_str()]) {
+                write(&path, &format!("server = {value}\n[host.\"{text}\"]\n{key} = {value}\n"));
+                let _ = endpoints(&options, "h.example", "a", Action::Pull);
+                write(&path, &format!("[host.\"https://x\"]\n{key} = {value}\n"));
+                let _ = endpoints(&options, "h.example", "a", Action::Push);
+            }
+        }
     }
 
     #[test]
