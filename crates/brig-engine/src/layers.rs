@@ -87,18 +87,22 @@ pub fn sweep(config: &Config) -> Result<()> {
         unmount(&entry.path()).map_err(failed)?;
         remove_empty(&entry.path()).map_err(failed)?;
     }
-    // The last one takes the whole place along.
     remove_empty(&mnt.join("layers")).map_err(failed)?;
-    let empty = std::fs::read_dir(&mnt).map_err(failed)?.next().is_none();
-    if empty {
-        unmount(&mnt).map_err(failed)?;
-        remove_empty(&mnt).map_err(failed)?;
+    leave(config).map_err(failed)
+}
+
+/// Takes `<run>/mnt` away when nothing is left below it. The lock must be held.
+pub(crate) fn leave(config: &Config) -> io::Result<()> {
+    let mnt = config.run.join("mnt");
+    if std::fs::read_dir(&mnt)?.next().is_none() {
+        unmount(&mnt)?;
+        remove_empty(&mnt)?;
     }
     Ok(())
 }
 
 /// Takes the lock on `<run>/mnt`; what is below changes only under it.
-fn lock(config: &Config) -> Result<File> {
+pub(crate) fn lock(config: &Config) -> Result<File> {
     disk::make_directory(&config.run)?;
     let path = config.run.join("mnt.lock");
     let failed = |error: io::Error| Error::io(format!("cannot lock {}", path.display()), error);
@@ -116,7 +120,7 @@ fn lock(config: &Config) -> Result<File> {
 }
 
 /// Makes `<run>/mnt` a mount of its own that tells nobody of what is mounted below it.
-fn own_mount(mnt: &Path) -> io::Result<()> {
+pub(crate) fn own_mount(mnt: &Path) -> io::Result<()> {
     make_directory(mnt)?;
     if is_mounted(mnt) {
         return Ok(());
@@ -128,17 +132,17 @@ fn own_mount(mnt: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn attach(mount: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
+pub(crate) fn attach(mount: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     Ok(rustix::mount::move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
 /// Tells whether something is mounted right at a path: statx(2), `STATX_ATTR_MOUNT_ROOT`.
-fn is_mounted(path: &Path) -> bool {
+pub(crate) fn is_mounted(path: &Path) -> bool {
     rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)
         .is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
-fn unmount(path: &Path) -> io::Result<()> {
+pub(crate) fn unmount(path: &Path) -> io::Result<()> {
     match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         // It is not mounted here.
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
@@ -151,7 +155,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn remove_empty(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_empty(path: &Path) -> io::Result<()> {
     match std::fs::remove_dir(path) {
         Err(error) if !matches!(error.raw_os_error(), Some(2 | 16 | 39)) => Err(error),
         _ => Ok(()),

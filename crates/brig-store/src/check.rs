@@ -121,9 +121,12 @@ impl Store {
     pub fn check(&self, users: &AskUsers<'_>, deep: bool, observer: &dyn Observer) -> Result<Report> {
         let mut report = Report::default();
         // 1. Records and names.
-        let survey = self.survey(&mut report)?;
-        let lease = self.lease(&survey.needs)?;
-        self.check_names(&survey, &mut report)?;
+        let (survey, lease) = self.lease_on(|| {
+            let survey = self.survey(&mut report)?;
+            self.check_names(&survey, &mut report)?;
+            let needs = survey.needs.clone();
+            Ok((survey, needs))
+        })?;
         // 2. Blobs.
         let bad = self.check_blobs(&survey, &mut report, observer)?;
         // 3. What the documents say, where they can be believed.

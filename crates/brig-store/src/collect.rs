@@ -30,7 +30,7 @@ const LEASE_MAX: u64 = 4 << 20;
 /// What the caller's containers use.
 #[derive(Debug, Clone, Default)]
 pub struct InUse {
-    /// Images, each with the container that uses it, for the error's text.
+    /// Images, each with who uses it, such as `container web`, for the error's text.
     pub images: Vec<(Digest, String)>,
     /// Names of layers, as [`crate::Image::layer_names`] gave them.
     pub layers: Vec<String>,

@@ -65,6 +65,11 @@ impl Store {
 
     /// Takes a lease on blobs and layers.
     pub(crate) fn lease(&self, needs: &Needs) -> Result<Lease> {
+        self.lease_on(|| Ok(((), needs.clone()))).map(|((), lease)| lease)
+    }
+
+    /// Takes a lease on what is found while nothing can be removed: what `find` names is there, and stays.
+    pub(crate) fn lease_on<T>(&self, find: impl FnOnce() -> Result<(T, Needs)>) -> Result<(T, Lease)> {
         let path = self.root.join("tmp").join(format!("lease-{}-{}", std::process::id(), disk::random_name()));
         let commit = self.commit_lock(&Silent)?;
         // What a killed process held, its half-unpacked layers too, goes before more comes; a lease is made and locked
@@ -75,12 +80,13 @@ impl Store {
         rustix::fs::flock(lock.as_fd(), FlockOperation::NonBlockingLockExclusive)
             .map_err(Error::io("lock", path.display()))?;
         let lease = Lease { path, _lock: lock };
-        lease.write(needs)?;
+        let (found, needs) = find()?;
+        lease.write(&needs)?;
         drop(commit);
         for left in dead {
             disk::remove_directory(&left)?;
         }
-        Ok(lease)
+        Ok((found, lease))
     }
 
     /// Protects more by a lease that is held already; what it protected before must be among it.

@@ -132,7 +132,7 @@ fn unnamed_images_are_removed_on_request_only() {
     let new = add(&place.store, &image("new"), &["app"]).unwrap();
     place.store.collect(&InUse::nobody, Duration::ZERO).unwrap();
     assert_eq!(place.store.images().unwrap().images.len(), 2);
-    assert_eq!(place.store.remove_unused(&InUse::nobody, false).unwrap().len(), 1);
+    assert_eq!(place.store.remove_unused(&InUse::nobody, false, &|_| true).unwrap().len(), 1);
     assert_eq!(place.store.image("app").unwrap().id, new.id);
 }
 
@@ -151,7 +151,7 @@ fn an_unreadable_record_is_told_and_nothing_is_lost() {
         assert!(place.store.image("two").is_ok());
         assert!(matches!(place.store.image("one"), Err(Error::Record { .. })));
         place.store.collect(&InUse::nobody, Duration::ZERO).unwrap();
-        place.store.remove_unused(&InUse::nobody, false).unwrap();
+        place.store.remove_unused(&InUse::nobody, false, &|_| true).unwrap();
     }
     std::fs::write(&record, good).unwrap();
     assert!(place.store.image("one").unwrap().layers.iter().all(|layer| layer.is_dir()));

@@ -20,6 +20,7 @@ mod login;
 mod logout;
 mod logs;
 mod manifest;
+mod mount;
 mod pause;
 mod port;
 mod prune;
@@ -190,6 +191,8 @@ pub const GROUPS: &[(&str, &str, &[Entry])] = &[
             load::ENTRY,
             load::IMPORT,
             save::ENTRY,
+            mount::MOUNT,
+            mount::UNMOUNT,
             prune::IMAGES,
         ],
     ),

@@ -256,6 +256,11 @@ impl Filters {
         Ok(Self(all))
     }
 
+    /// The pairs of key and value; `KEY!=VALUE` has the key `KEY!`.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// Says whether an object passes: for each key that is named, one of its values must fit.
     pub fn pass(&self, fits: impl Fn(&str, &str) -> bool) -> bool {
         self.0.iter().all(|(key, _)| self.0.iter().any(|(k, v)| k == key && fits(k, v)))

@@ -88,7 +88,7 @@ fn forget(store: &Store, names: &[&str]) {
             Err(error) => panic!("{error:?}"),
         }
     }
-    store.remove_unused(&InUse::nobody, false).unwrap();
+    store.remove_unused(&InUse::nobody, false, &|_| true).unwrap();
     store.collect(&InUse::nobody, Duration::ZERO).unwrap();
 }
 

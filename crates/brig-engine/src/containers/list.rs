@@ -51,7 +51,7 @@ pub fn list(config: &Config) -> Result<Listing> {
     Ok(listing)
 }
 
-/// Tells the image store what containers use, so that it keeps it: the store asks while it holds its lock. A record that cannot
+/// Tells the image store what containers and mounts of images use, so that it keeps it: the store asks while it holds its lock. A record that cannot
 /// be read stops every removal.
 pub fn in_use(config: &Config) -> Result<brig_store::InUse> {
     let mut in_use = brig_store::InUse::default();
@@ -65,11 +65,12 @@ pub fn in_use(config: &Config) -> Result<brig_store::InUse> {
             record => record?,
         };
         if let Ok(digest) = record.image.id.parse() {
-            in_use.images.push((digest, record.name.clone()));
+            in_use.images.push((digest, format!("container {}", record.name)));
         }
         // <root>/layers/<name>/tree
         let name = |path: &std::path::PathBuf| Some(path.parent()?.file_name()?.to_str()?.to_owned());
         in_use.layers.extend(record.image.layers.iter().filter_map(name));
     }
+    crate::images::mount::add_mounts(config, &mut in_use)?;
     Ok(in_use)
 }

@@ -8,7 +8,7 @@ use brig_store::{InUse, SaveFormat, Silent, Store};
 use testkit::image::{Compression, Image, Layer, compress, descriptor, digest};
 use testkit::registry::{Liar, Registry};
 
-use super::{Images, PullPolicy};
+use super::{ImageFilter, Images, PullPolicy};
 use crate::error::Kind;
 
 struct Place {
@@ -65,7 +65,7 @@ fn pulled_listed_tagged_saved_and_removed() {
     images.remove("mine:1", &InUse::nobody, false).unwrap();
     assert!(images.remove(&name, &InUse::nobody, false).unwrap().deleted.is_some());
     assert_eq!(images.inspect(&name).unwrap_err().kind, Kind::NotFound);
-    images.prune(&InUse::nobody, true).unwrap();
+    images.prune(&InUse::nobody, true, &ImageFilter::default()).unwrap();
     assert_eq!(std::fs::read_dir(place.store.root().join("layers")).unwrap().count(), 0);
 }
 
@@ -255,7 +255,7 @@ fn nothing_is_removed_when_users_cannot_be_told() {
     std::fs::write(&archive, image("x", true).docker_archive("app:1")).unwrap();
     let image = images.load(&archive, None, &Silent).unwrap().remove(0);
     let users = || Err(crate::Error::internal("the record of container web cannot be read").hint("look at it").into());
-    let error = images.prune(&users, true).unwrap_err();
+    let error = images.prune(&users, true, &ImageFilter::default()).unwrap_err();
     assert_eq!(error.hint.as_deref(), Some("look at it"));
     assert!(error.causes().iter().any(|c| c.contains("container web")), "{error:?}");
     assert!(images.remove("app:1", &users, false).is_err());

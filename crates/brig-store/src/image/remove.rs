@@ -5,6 +5,7 @@ use brig_spec::reference::Reference;
 
 use crate::collect::{AskUsers, ask};
 use crate::error::{Error, Result};
+use crate::image::ImageSummary;
 use crate::{Silent, Store, disk};
 
 /// What a removal has done.
@@ -37,7 +38,7 @@ impl Store {
         if !force {
             let refuse = |reason: String| Error::InUse { image: name_or_id.to_owned(), reason };
             if let Some((_, user)) = ask(users)?.images.iter().find(|(image, _)| *image == id) {
-                return Err(refuse(format!("container {user} uses it")));
+                return Err(refuse(format!("{user} uses it")));
             }
             let mut repositories: Vec<String> = names.iter().map(Reference::name).collect();
             repositories.dedup();
@@ -57,25 +58,29 @@ impl Store {
         Ok(removed)
     }
 
-    /// Removes every image that nobody uses: those without a name, or, with `tagged`, the others too.
-    pub fn remove_unused(&self, users: &AskUsers<'_>, tagged: bool) -> Result<Vec<Digest>> {
+    /// Removes every image that nobody uses and that is picked: those without a name, or, with `tagged`, the others too.
+    pub fn remove_unused(
+        &self,
+        users: &AskUsers<'_>,
+        tagged: bool,
+        pick: &dyn Fn(&ImageSummary) -> bool,
+    ) -> Result<Vec<Digest>> {
         let _commit = self.commit_lock(&Silent)?;
         let in_use = ask(users)?;
-        let names = self.names()?;
         let mut gone = Vec::new();
-        for id in self.image_ids()? {
-            let mut own = names.iter().filter(|(_, owner)| *owner == id).map(|(name, _)| name).peekable();
-            let used = in_use.images.iter().any(|(image, _)| *image == id);
-            // A record that cannot be read may belong to a newer brig: it stays.
-            if used || own.peek().is_some() && !tagged || !matches!(self.read_image(&id), Ok(Some(_))) {
+        // A record that cannot be read may belong to a newer brig: it is not among these, and stays.
+        for image in self.images()?.images {
+            let used = in_use.images.iter().any(|(user, _)| *user == image.id);
+            if used || !image.names.is_empty() && !tagged || !pick(&image) {
                 continue;
             }
-            let path = self.images_path().join(format!("{}.json", id.hex()));
+            let path = self.images_path().join(format!("{}.json", image.id.hex()));
             std::fs::remove_file(&path).map_err(Error::io("remove", path.display()))?;
-            own.try_for_each(|name| self.unset_name(name))?;
-            gone.push(id);
+            image.names.iter().try_for_each(|name| self.unset_name(name))?;
+            gone.push(image.id);
         }
         disk::sync_directory(&self.images_path())?;
+        gone.sort();
         Ok(gone)
     }
 }

@@ -4,7 +4,8 @@ use super::{Entry, flags, parser, registry_options, store};
 use crate::Context;
 use crate::output::{self, Column, Filters, Row, ago, decimal_size};
 use crate::report::{self, Outcome};
-use brig_engine::images::Images;
+use brig_engine::images::list_filter::is_named;
+use brig_engine::images::{ImageFilter, Images};
 use brig_engine::time::parse_rfc3339;
 use brig_spec::reference::Reference;
 use brig_store::ImageSummary;
@@ -27,9 +28,12 @@ struct Flags {
     /// Show the digests of manifests
     #[arg(long)]
     digests: bool,
-    /// Only some: `dangling=true`, `reference=`
+    /// Only some: `dangling=true`, `reference=`, `label=`, `label!=`, `before=`, `since=`, `until=`
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
+    /// Show which image lies on which
+    #[arg(long, conflicts_with_all = ["quiet", "format", "digests"])]
+    tree: bool,
     /// Format it by a Go template, or `json`
     #[arg(long, value_name = "TEMPLATE")]
     format: Option<String>,
@@ -42,24 +46,26 @@ pub const ENTRY: Entry = Entry::new(
 );
 
 fn execute(context: &Context, flags: &Flags) -> Outcome {
-    let filters = Filters::parse(&flags.filter, &["dangling", "reference"])?;
+    let filters = Filters::parse(&flags.filter, &ImageFilter::KEYS)?;
     let store = store(context)?;
+    let filter = ImageFilter::new(filters.pairs(), &store, brig_monitor::state::now_ns())?;
     let listing = Images::new(&store, registry_options(&[])?).list()?;
     for error in &listing.unreadable {
         report::print(&brig_engine::Error::internal("an image cannot be listed").reason(error.to_string()));
     }
     let mut rows: Vec<Row> = Vec::new();
     let mut printed = std::collections::BTreeSet::new();
+    let mut shown = std::collections::BTreeSet::new();
     for image in &listing.images {
         let names: Vec<Option<&Reference>> =
             if image.names.is_empty() { vec![None] } else { image.names.iter().map(Some).collect() };
         for name in names {
-            let fits = |key: &str, value: &str| match key {
-                "dangling" => name.is_none() == matches!(value, "true" | "1"),
-                _ => name.is_some_and(|n| is_named(n, value)),
-            };
-            if !filters.pass(fits) || flags.repository.as_deref().is_some_and(|r| !name.is_some_and(|n| is_named(n, r)))
-            {
+            let asked = flags.repository.as_deref().is_none_or(|r| name.is_some_and(|n| is_named(n, r)));
+            if !asked || !filter.passes(&store, image, name)? {
+                continue;
+            }
+            if flags.tree {
+                shown.insert(image.id.clone());
                 continue;
             }
             let id = if flags.no_trunc { image.id.to_string() } else { image.id.short().to_owned() };
@@ -70,7 +76,10 @@ fn execute(context: &Context, flags: &Flags) -> Outcome {
             }
         }
     }
-    if !flags.quiet {
+    if flags.tree {
+        let picked: Vec<&ImageSummary> = listing.images.iter().filter(|image| shown.contains(&image.id)).collect();
+        output::listing(&tree(&picked, flags.no_trunc), &TREE, &[], None)?;
+    } else if !flags.quiet {
         let mut columns: Vec<Column> = vec![("REPOSITORY", "Repository"), ("TAG", "Tag")];
         if flags.digests {
             columns.push(("DIGEST", "Digest"));
@@ -82,19 +91,48 @@ fn execute(context: &Context, flags: &Flags) -> Outcome {
     Ok(u8::from(!listing.unreadable.is_empty()))
 }
 
-/// Says whether a reference is meant by `REPOSITORY[:TAG]`, short or whole; `*` stands for any letters.
-fn is_named(name: &Reference, wanted: &str) -> bool {
-    let (familiar, whole) = (name.familiar(), format!("{}:{}", name.name(), name.tag().unwrap_or_default()));
-    [familiar.as_str(), whole.as_str(), &name.familiar_name(), &name.name()].iter().any(|n| matches(n, wanted))
-}
+const TREE: [Column; 4] = [("IMAGE", "Image"), ("IMAGE ID", "ID"), ("SIZE", "Size"), ("ADDED", "Added")];
 
-fn matches(text: &str, pattern: &str) -> bool {
-    match pattern.split_once('*') {
-        None => text == pattern,
-        Some((head, tail)) => text
-            .strip_prefix(head)
-            .is_some_and(|rest| (0..=rest.len()).any(|n| rest.get(n..).is_some_and(|r| matches(r, tail)))),
+/// Puts each image below the one whose layers it begins with, the nearest of them.
+fn tree(images: &[&ImageSummary], whole: bool) -> Vec<Row> {
+    let names = |image: &ImageSummary| image.layers.iter().map(|layer| layer.name.clone()).collect::<Vec<_>>();
+    let layers: Vec<Vec<String>> = images.iter().map(|image| names(image)).collect();
+    let lies_on = |upper: usize, lower: usize| {
+        let (long, short) = (&layers[upper], &layers[lower]);
+        !short.is_empty() && (long.len() > short.len() || long == short && lower < upper) && long.starts_with(short)
+    };
+    let parent = |at: usize| {
+        let below = (0..images.len()).filter(|other| *other != at && lies_on(at, *other));
+        below.max_by_key(|other| (layers[*other].len(), *other))
+    };
+    let parents: Vec<Option<usize>> = (0..images.len()).map(parent).collect();
+    let mut rows = Vec::new();
+    let mut left: Vec<(usize, String, String)> = (0..images.len())
+        .rev()
+        .filter(|at| parents[*at].is_none())
+        .map(|at| (at, String::new(), String::new()))
+        .collect();
+    while let Some((at, lead, inner)) = left.pop() {
+        let image = images[at];
+        let called: Vec<String> = image.names.iter().map(Reference::familiar).collect();
+        let called = if called.is_empty() { "<none>".to_owned() } else { called.join(", ") };
+        let below: u64 = parents[at].map_or(0, |parent| images[parent].size);
+        let id = if whole { image.id.to_string() } else { image.id.short().to_owned() };
+        let fields = [
+            ("Image", format!("{lead}{called}")),
+            ("ID", id),
+            ("Size", decimal_size(image.size)),
+            ("Added", decimal_size(image.size.saturating_sub(below))),
+        ];
+        rows.push(fields.into_iter().map(|(key, value)| (key.to_owned(), Value::from(value))).collect());
+        let children: Vec<usize> = (0..images.len()).filter(|child| parents[*child] == Some(at)).collect();
+        for (n, child) in children.iter().enumerate().rev() {
+            let last = n + 1 == children.len();
+            let (branch, deeper) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+            left.push((*child, format!("{inner}{branch}"), format!("{inner}{deeper}")));
+        }
     }
+    rows
 }
 
 fn row(image: &ImageSummary, name: Option<&Reference>, id: String) -> Row {
@@ -110,22 +148,4 @@ fn row(image: &ImageSummary, name: Option<&Reference>, id: String) -> Row {
         ("Platform", Value::from(image.platform.to_string())),
     ];
     fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_meant_short_or_whole() {
-        let name: Reference = "debian:12".parse().unwrap();
-        for good in
-            ["debian", "debian:12", "docker.io/library/debian", "docker.io/library/debian:12", "deb*", "*:12", "*"]
-        {
-            assert!(is_named(&name, good), "{good}");
-        }
-        for bad in ["", "deb", "debian:11", "library/debian", "*:11"] {
-            assert!(!is_named(&name, bad), "{bad}");
-        }
-    }
 }
