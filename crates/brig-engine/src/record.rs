@@ -12,10 +12,14 @@ use brig_spec::id::ContainerId;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The format number that this build writes.
 pub const FORMAT: u32 = 1;
+/// How long a maker contends with those that look whether anybody holds its directory.
+const CLAIM_WAIT: Duration = Duration::from_secs(10);
 /// The record's file name.
 pub const FILE: &str = "record";
 
@@ -143,19 +147,46 @@ pub fn is_being_made(config: &Config, id: &ContainerId) -> bool {
 }
 
 /// Makes a container's directory and holds it; it is being made as long as the file lives.
+///
+/// Whoever lists containers takes a directory without a record that nobody holds for what a crash left: one that was removed
+/// before it could be held is made again.
 pub fn claim(config: &Config, id: &ContainerId) -> Result<File> {
     let path = config.container_dir(id.as_str());
-    if let Err(error) = crate::disk::make_one(&path, 0o700) {
-        if error.kind != Kind::NotFound {
-            return Err(error);
-        }
-        crate::disk::make_directory(&config.names_dir())?;
-        crate::disk::make_one(&path, 0o700)?;
-    }
     let failed = |error: std::io::Error| Error::io(format!("cannot hold {}", path.display()), error);
-    let dir = File::open(&path).map_err(failed)?;
-    rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).map_err(|error| failed(error.into()))?;
-    Ok(dir)
+    let deadline = Instant::now() + CLAIM_WAIT;
+    make_directory(config, &path)?;
+    loop {
+        match File::open(&path) {
+            Ok(dir) => match rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) if is_same(&dir, &path) => return Ok(dir),
+                Ok(()) | Err(rustix::io::Errno::WOULDBLOCK) => {}
+                Err(error) => return Err(failed(error.into())),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => make_directory(config, &path)?,
+            Err(error) => return Err(failed(error)),
+        }
+        if Instant::now() > deadline {
+            return Err(failed(rustix::io::Errno::WOULDBLOCK.into()));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Says whether an open directory still lies under its name.
+fn is_same(dir: &File, path: &Path) -> bool {
+    let place = |metadata: std::io::Result<fs::Metadata>| metadata.ok().map(|m| (m.dev(), m.ino()));
+    let held = place(dir.metadata());
+    held.is_some() && held == place(fs::symlink_metadata(path))
+}
+
+fn make_directory(config: &Config, path: &Path) -> Result<()> {
+    match crate::disk::make_one(path, 0o700) {
+        Err(error) if error.kind == Kind::NotFound => {
+            crate::disk::make_directory(&config.names_dir())?;
+            crate::disk::make_one(path, 0o700)
+        }
+        made => made,
+    }
 }
 
 /// Lists every identifier that has a directory, in no order.

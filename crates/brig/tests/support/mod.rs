@@ -283,6 +283,7 @@ impl Drop for Engine {
             for id in ids.lines() {
                 let _ = self.command(&["rm", "-f", "-v", id]).output();
             }
+            let _ = self.command(&["image", "unmount", "--all"]).output();
         }
         if let Some(home) = &self.home {
             let _ = move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network));
