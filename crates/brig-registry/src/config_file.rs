@@ -63,13 +63,13 @@ impl ConfigFile {
         pairs.filter_map(|(name, value)| Some((name.clone(), Secret(value.as_str()?.to_owned())))).collect()
     }
 
-    /// Finds the credentials for a host.
-    pub(crate) fn find(&self, host: &str) -> Result<Option<Credentials>, Error> {
-        let wanted = host_of(key_of(host));
-        let auths = self.content.get("auths").and_then(Value::as_object);
-        let Some((_, entry)) = auths.and_then(|auths| auths.iter().find(|(key, _)| host_of(key) == wanted)) else {
-            return Ok(None);
-        };
+    /// Finds the credentials for a repository of a host: podman's files have some for the beginnings of repositories only.
+    pub(crate) fn find(&self, host: &str, repository: &str) -> Result<Option<Credentials>, Error> {
+        let name = format!("{}/{repository}", host_of(key_of(host)));
+        let fits = |key: &str| name.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let auths = self.content.get("auths").and_then(Value::as_object).into_iter().flatten();
+        let fitting = auths.filter(|(key, _)| fits(place_of(key)));
+        let Some((_, entry)) = fitting.max_by_key(|(key, _)| place_of(key).len()) else { return Ok(None) };
         let text = |key: &str| entry.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
         if let Some(token) = text("identitytoken") {
             return Ok(Some(Credentials::Identity(Secret(token.to_owned()))));
@@ -149,6 +149,12 @@ impl ConfigFile {
     }
 }
 
+/// Cuts a key of the file down to what it is for: a host, or, of podman's keys, the beginning of a repository too.
+fn place_of(key: &str) -> &str {
+    let host = host_of(key);
+    if key.contains("://") || key.ends_with('/') || key.ends_with("/v1") || key.ends_with("/v2") { host } else { key }
+}
+
 /// Cuts a key of the file down to its host.
 fn host_of(key: &str) -> &str {
     let key = key.strip_prefix("https://").or(key.strip_prefix("http://")).unwrap_or(key);
@@ -176,18 +182,18 @@ mod tests {
                 "plain.example":{"username":"a","password":"b"},"bad.example":{"auth":"***"}},"credsStore":"x",
                 "credHelpers":{"h.example":"y"},"HttpHeaders":{"X-Meta":"z"}}"#,
         );
-        let Some(Credentials::Basic(user, password)) = file.find("docker.io").unwrap() else { panic!("no entry") };
+        let Some(Credentials::Basic(user, password)) = file.find("docker.io", "").unwrap() else { panic!("no entry") };
         assert_eq!((user.as_str(), password.0.as_str()), ("u", "p:w"));
-        assert!(matches!(file.find("localhost:5000").unwrap(), Some(Credentials::Identity(_))));
-        assert!(file.find("localhost").unwrap().is_none());
-        let text = format!("{:?}", file.find("plain.example").unwrap());
+        assert!(matches!(file.find("localhost:5000", "a").unwrap(), Some(Credentials::Identity(_))));
+        assert!(file.find("localhost", "").unwrap().is_none());
+        let text = format!("{:?}", file.find("plain.example", "").unwrap());
         assert!(!text.contains("\"b\""), "{text}");
-        assert!(file.find("bad.example").is_err());
+        assert!(file.find("bad.example", "").is_err());
         assert_eq!(file.helper("h.example").unwrap(), "y");
         assert_eq!(file.helper("docker.io").unwrap(), "x");
         assert_eq!(file.headers().len(), 1);
         let none = ConfigFile::read(&directory.path().join("none")).unwrap();
-        assert!(none.find("docker.io").unwrap().is_none() && none.helper("x").is_none());
+        assert!(none.find("docker.io", "").unwrap().is_none() && none.helper("x").is_none());
     }
 
     proptest! {
@@ -200,7 +206,7 @@ mod tests {
             let value = &values[kind];
             std::fs::write(&path, format!("{{\"auths\":{value},\"credHelpers\":{value},\"HttpHeaders\":{value},\"mine\":{own}}}")).unwrap();
             let mut file = ConfigFile::read(&path).unwrap();
-            let _ = (file.find("h"), file.helper("h"), file.headers());
+            let _ = (file.find("h", &text), file.helper("h"), file.headers());
             if file.put("h", Some(&Credentials::Identity(Secret(text.clone())))).is_ok() {
                 file.write().unwrap();
             }
@@ -208,6 +214,27 @@ mod tests {
             prop_assert_eq!(again.content["mine"].as_str().unwrap(), text.as_str());
             std::fs::write(&path, &text).unwrap();
             let _ = ConfigFile::read(&path);
+        }
+    }
+
+    #[test]
+    fn the_beginning_of_a_repository_can_have_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = written(
+            directory.path(),
+            r#"{"auths":{"q.example/team":{"identitytoken":"t"},"q.example":{"identitytoken":"h"},
+                "only.example/team/app":{"identitytoken":"o"},"https://u.example/v2/":{"identitytoken":"u"}}}"#,
+        );
+        for (host, repository, found) in [
+            ("q.example", "team/app", Some("t")),
+            ("q.example", "teams", Some("h")),
+            ("q.example", "", Some("h")),
+            ("only.example", "team/app", Some("o")),
+            ("only.example", "team", None),
+            ("u.example", "any", Some("u")),
+        ] {
+            let token = found.map(|text| Credentials::Identity(Secret(text.to_owned())));
+            assert_eq!(file.find(host, repository).unwrap(), token, "{host}/{repository}");
         }
     }
 
@@ -227,8 +254,8 @@ mod tests {
         assert!(link.symlink_metadata().unwrap().is_symlink());
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         let mut again = ConfigFile::read(&link).unwrap();
-        assert_eq!(again.find("r.example").unwrap().unwrap(), secret);
-        assert!(matches!(again.find("docker.io").unwrap(), Some(Credentials::Identity(_))));
+        assert_eq!(again.find("r.example", "x").unwrap().unwrap(), secret);
+        assert!(matches!(again.find("docker.io", "").unwrap(), Some(Credentials::Identity(_))));
         assert_eq!(again.content["psFormat"], "x");
         assert_eq!(again.content["auths"].as_object().unwrap().len(), 2);
         assert!(again.remove("r.example").unwrap() && !again.remove("r.example").unwrap());

@@ -63,7 +63,7 @@ pub(crate) fn key_of(host: &str) -> &str {
 pub(crate) struct Keyring {
     /// Those that are to be used for every host.
     given: Option<Credentials>,
-    found: Mutex<HashMap<String, Option<Credentials>>>,
+    found: Mutex<HashMap<(String, String), Option<Credentials>>>,
     headers: OnceLock<Vec<(String, Secret)>>,
 }
 
@@ -100,23 +100,24 @@ impl Keyring {
         self.headers.get().map_or(&[], Vec::as_slice)
     }
 
-    /// Finds the credentials for a host.
-    pub(crate) fn find(&self, options: &Options, host: &str) -> Result<Option<Credentials>, Error> {
+    /// Finds the credentials for a repository of a host.
+    pub(crate) fn find(&self, options: &Options, host: &str, repository: &str) -> Result<Option<Credentials>, Error> {
         if self.given.is_some() {
             return Ok(self.given.clone());
         }
-        if let Some(found) = self.found.lock().ok().and_then(|found| found.get(host).cloned()) {
+        let key = (host.to_owned(), repository.to_owned());
+        if let Some(found) = self.found.lock().ok().and_then(|found| found.get(&key).cloned()) {
             return Ok(found);
         }
-        let credentials = look_for(options, host)?;
+        let credentials = look_for(options, host, repository)?;
         if let Ok(mut found) = self.found.lock() {
-            found.insert(host.to_owned(), credentials.clone());
+            found.insert(key, credentials.clone());
         }
         Ok(credentials)
     }
 }
 
-fn look_for(options: &Options, host: &str) -> Result<Option<Credentials>, Error> {
+fn look_for(options: &Options, host: &str, repository: &str) -> Result<Option<Credentials>, Error> {
     if let Some(name) = options.policy.rule(host, "").credential_helper
         && let Some(found) = Helper::new(&name, options.helper_patience)?.get(key_of(host))?
     {
@@ -129,7 +130,7 @@ fn look_for(options: &Options, host: &str) -> Result<Option<Credentials>, Error>
         {
             return Ok(Some(found));
         }
-        if let Some(found) = file.find(host)? {
+        if let Some(found) = file.find(host, repository)? {
             return Ok(Some(found));
         }
     }

@@ -253,7 +253,8 @@ impl Http {
             return Ok(response);
         }
         let Some(challenge) = challenge_of(&response) else { return Ok(response) };
-        let asker = crate::tokens::Asker { http: self, endpoint, host, what: &request.what, scheme };
+        let (repository, what) = (request.repository, &request.what);
+        let asker = crate::tokens::Asker { http: self, endpoint, host, repository, what, scheme };
         let Some(authorization) = asker.authorise(challenge, &scopes, known.as_ref()).await? else {
             return Ok(response);
         };

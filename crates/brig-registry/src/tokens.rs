@@ -61,6 +61,8 @@ pub(crate) struct Asker<'a> {
     pub(crate) endpoint: &'a Endpoint,
     /// The host, for errors and credentials.
     pub(crate) host: &'a str,
+    /// The repository, for credentials.
+    pub(crate) repository: &'a str,
     /// What was asked for, for errors.
     pub(crate) what: &'a str,
     pub(crate) scheme: &'a str,
@@ -80,7 +82,7 @@ impl Asker<'_> {
         if let Some(granted) = tokens.known(&self.endpoint.address, scopes).filter(newer) {
             return Ok(Some(granted));
         }
-        let credentials = self.http.keyring.find(&self.http.options, self.host)?;
+        let credentials = self.http.keyring.find(&self.http.options, self.host, self.repository)?;
         let (realm, service, asked) = match challenge {
             Challenge::Basic => {
                 let Some(Credentials::Basic(user, password)) = credentials else { return Ok(None) };

@@ -46,6 +46,16 @@ fn an_image_goes_out_as_it_came_in() {
         let sent: Vec<_> = asked.iter().filter(|asked| asked.method != "HEAD").map(|asked| &asked.path).collect();
         assert_eq!(sent, [&format!("/v2/other/manifests/{tag}")]);
     }
+    // All tags at once.
+    for tag in ["oci", "docker"] {
+        let (from, to) = (format!("{}/team/app:{tag}", source.host()), format!("{}/all:{tag}", relay.host()));
+        engine.brig(&["tag", &from, &to]).ok();
+    }
+    let all = engine.brig(&["push", "-q", "--all-tags", &format!("{}/all", relay.host())]).ok();
+    assert_eq!(all, [digest(&image("docker", true).manifest), digest(&image("oci", false).manifest)].join("\n"));
+    assert_eq!(target.get("/v2/all/manifests/oci").0, 200);
+    assert!(engine.brig(&["push", "-a", &format!("{}/all:oci", relay.host())]).stderr.contains("has a tag"));
+    assert!(engine.brig(&["push", "-a", "nothing"]).stderr.contains("no image here has a name in"));
     // Under its own name.
     let own = format!("{}/own:v1", relay.host());
     engine.brig(&["tag", &format!("{}/team/app:oci", source.host()), &own]).ok();

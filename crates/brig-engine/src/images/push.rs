@@ -75,6 +75,30 @@ impl Images<'_> {
         Ok(PushedImage { reference, digest: pushed.digest, size: bytes.len() as u64 })
     }
 
+    /// Lists the names that images here have in a repository, by its name without tag.
+    pub fn tags_of(&self, repository: &str) -> Result<Vec<String>> {
+        let reference = self.destination(repository)?;
+        let typed = registries::expand(&self.options.policy, repository);
+        if typed.rsplit('/').next().is_some_and(|last| last.contains(':')) {
+            return Err(
+                Error::invalid(format!("`{repository}` has a tag")).hint("for all tags, name the repository alone")
+            );
+        }
+        let mut names: Vec<String> = self
+            .list()?
+            .images
+            .iter()
+            .flat_map(|image| &image.names)
+            .filter(|name| name.name() == reference.name())
+            .map(ToString::to_string)
+            .collect();
+        names.sort();
+        if names.is_empty() {
+            return Err(Error::not_found(format!("no image here has a name in `{repository}`")));
+        }
+        Ok(names)
+    }
+
     /// Finds an image that is here, by what was typed or by what it stands for.
     pub(super) fn local(&self, typed: &str) -> Result<brig_store::Image> {
         let full = registries::expand(&self.options.policy, typed);

@@ -10,13 +10,16 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 struct Flags {
-    /// The image, by name or id
+    /// The image, by name or id; with `--all-tags`, a name without tag
     image: String,
     /// The name that it gets; by default its own
     destination: Option<String>,
     /// Send every platform of the list that the image came from
-    #[arg(short, long)]
+    #[arg(long)]
     all_platforms: bool,
+    /// Send every tag of the repository that is here
+    #[arg(short, long, conflicts_with = "destination")]
+    all_tags: bool,
     /// Speak plain HTTP to this registry
     #[arg(long, value_name = "HOST[:PORT]")]
     insecure: Vec<String>,
@@ -34,13 +37,16 @@ pub const ENTRY: Entry = Entry::new(
 fn execute(context: &Context, flags: &Flags) -> Outcome {
     let store = store(context)?;
     let images = Images::new(&store, registry_options(&flags.insecure)?);
-    let reporter = Reporter::sending(flags.quiet);
-    let pushed = images.push(&flags.image, flags.destination.as_deref(), flags.all_platforms, &reporter)?;
-    if flags.quiet {
-        output::line(&pushed.digest.to_string());
-    } else {
-        let tag = pushed.reference.tag().unwrap_or("latest");
-        output::line(&format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size));
+    let names = if flags.all_tags { images.tags_of(&flags.image)? } else { vec![flags.image.clone()] };
+    for name in names {
+        let reporter = Reporter::sending(flags.quiet);
+        let pushed = images.push(&name, flags.destination.as_deref(), flags.all_platforms, &reporter)?;
+        if flags.quiet {
+            output::line(&pushed.digest.to_string());
+        } else {
+            let tag = pushed.reference.tag().unwrap_or("latest");
+            output::line(&format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size));
+        }
     }
     Ok(0)
 }
