@@ -226,6 +226,31 @@ fn a_limited_rate_is_waited_for_and_told() {
 }
 
 #[test]
+fn headers_of_the_users_file_go_to_registries_alone() {
+    let (liar, store) = (Liar::start(), Liar::start());
+    let image = image();
+    liar.serve(&image, "app", "v1");
+    store.answer("/data", Answer::body(image.layers[0].clone()));
+    let path = format!("/v2/app/blobs/{}", digest(&image.layers[0]));
+    liar.answer(
+        &path,
+        Answer { status: 307, ..Answer::default() }.header("Location", &format!("http://{}/data", store.host())),
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.json");
+    let headers = r#"{"X-Meta":"mine","Authorization":"Bearer stolen","Host":"evil","X-Bad":"a\r\nb"}"#;
+    std::fs::write(&config, format!(r#"{{"HttpHeaders":{headers}}}"#)).unwrap();
+    let client = Client::new(Options { credentials: Some(config), ..options() }).unwrap();
+    pull(&client, &named(&format!("{}/app:v1", liar.host())), &image).unwrap();
+    for seen in liar.seen() {
+        assert_eq!(seen.headers["x-meta"], "mine");
+        assert!(!seen.headers.contains_key("authorization") && !seen.headers.contains_key("x-bad"), "{seen:?}");
+        assert_eq!(seen.headers["host"], liar.host());
+    }
+    assert!(!store.seen()[0].headers.contains_key("x-meta"));
+}
+
+#[test]
 fn many_threads_ask_for_one_token() {
     let liar = Liar::start();
     let image = image();

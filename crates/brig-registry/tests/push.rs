@@ -265,6 +265,24 @@ fn what_is_sent_must_be_what_was_announced() {
 }
 
 #[test]
+fn a_token_for_a_mount_is_for_both_repositories() {
+    let liar = Liar::start();
+    let challenge = format!("Bearer realm=\"http://{}/token\",scope=\"repository:second:pull\"", liar.host());
+    liar.answer(
+        "/v2/second/blobs/uploads/",
+        Answer { authorization: Some("Bearer t".into()), challenge, status: 201, ..Answer::default() },
+    );
+    liar.answer("/token", Answer::body(r#"{"token":"t"}"#));
+    let content = noise(1000);
+    let from = || vec!["first/a".to_owned()];
+    let client = Client::new(options()).unwrap();
+    let pushed = client.push_blob(&reference(&liar.host(), "second"), &describe(&content), &from, &content).unwrap();
+    assert_eq!(pushed, Pushed::Mounted("first/a".into()));
+    let asked = liar.seen().into_iter().find(|seen| seen.path.starts_with("/token")).unwrap();
+    assert_eq!(asked.path, "/token?scope=repository%3Asecond%3Apull%2Cpush&scope=repository%3Afirst%2Fa%3Apull");
+}
+
+#[test]
 fn an_upload_is_not_led_astray() {
     let (liar, elsewhere) = (Liar::start(), Liar::start());
     let content = noise(1000);

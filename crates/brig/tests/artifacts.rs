@@ -32,6 +32,7 @@ fn a_list_is_made_annotated_pushed_and_pulled() {
     assert!(again.status == 1 && again.stderr.contains("exists"), "{again:?}");
     engine.brig(&["manifest", "create", "--amend", &list, &far]).ok();
     engine.brig(&["manifest", "annotate", "--os", "linux", "--arch", "arm64", "--variant", "v8", &list, &far]).ok();
+    assert_eq!(engine.brig(&["system", "check"]).status, 0, "a list is no stranger to the store");
     let odd = engine.brig(&["manifest", "annotate", "--arch", "a b", &list, &far]);
     assert!(odd.status == 1 && odd.stderr.contains("cannot change the platform"), "{odd:?}");
     let shown = engine.brig(&["manifest", "inspect", &list]).ok();

@@ -134,6 +134,50 @@ fn proxies_of_the_environment_are_used() {
 }
 
 #[test]
+fn a_registry_of_ones_own_authority_is_pushed_to_and_pulled_from() {
+    let engine = Engine::new();
+    let (registry, authority, certificate, key) = Registry::start_mutual_tls();
+    let host = registry.host().replace("127.0.0.1", "localhost");
+    let name = format!("{host}/app:1");
+    let refused = engine.brig(&["push", "busybox", &name]);
+    assert!(refused.status == 1 && refused.stderr.contains("certificate"), "{refused:?}");
+    let place = engine.path("certs").join(&host);
+    std::fs::create_dir_all(&place).unwrap();
+    for (from, to) in [(authority, "ca.crt"), (certificate, "me.cert"), (key, "me.key")] {
+        std::fs::copy(from, place.join(to)).unwrap();
+    }
+    let certificates = engine.text("certs");
+    let environment = [("BRIG_CERTS", certificates.as_str())];
+    let pushed = run(&engine, &["push", "-q", "busybox", &name], &environment);
+    assert!(pushed.stdout.starts_with("sha256:"), "{pushed:?}");
+    let other = Engine::beside();
+    let started = run(&other, &["run", "--rm", "-q", "--network", "none", &name, "echo", "hi"], &environment);
+    assert_eq!((started.status, started.stdout.as_str()), (0, "hi\n"), "{started:?}");
+}
+
+#[test]
+fn the_policy_file_names_who_keeps_a_password() {
+    use std::os::unix::fs::PermissionsExt;
+    let engine = Engine::new();
+    let registry = Registry::start_with_user();
+    let host = registry.host();
+    let program = engine.path("docker-credential-safe");
+    let answer = format!(r#"{{"ServerURL":"{host}","Username":"brig","Secret":"s3cret"}}"#);
+    std::fs::write(&program, format!("#!/bin/sh\nread server; [ \"$1 $server\" = 'get {host}' ] && echo '{answer}'\n"))
+        .unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let file = policy(&engine, &format!("[registry.\"{host}\"]\ncredential-helper = \"safe\"\n"));
+    let path = format!("{}:/usr/bin:/bin", engine.directory.path().display());
+    let push = ["push", "-q", "busybox", &format!("{host}/app:1")];
+    assert_eq!(run(&engine, &push, &[("BRIG_REGISTRIES", &file)]).status, 1, "the program is not found");
+    let pushed = run(&engine, &push, &[("BRIG_REGISTRIES", &file), ("PATH", &path)]);
+    assert!(pushed.status == 0 && !pushed.stderr.contains("s3cret"), "{pushed:?}");
+    let odd = policy(&engine, &format!("[registry.\"{host}\"]\ncredential-helper = \"../safe\"\n"));
+    let refused = run(&engine, &push, &[("BRIG_REGISTRIES", &odd), ("PATH", &path)]);
+    assert!(refused.stderr.contains("its name is none of a program"), "{refused:?}");
+}
+
+#[test]
 fn a_limited_rate_is_told() {
     let engine = Engine::bare();
     let registry = Registry::start();
