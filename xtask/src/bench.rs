@@ -12,6 +12,7 @@
 //! is named as missing. Figures are medians; the least value stands beside them.
 
 mod docker;
+mod images;
 mod measure;
 mod memory;
 mod peers;
@@ -31,7 +32,7 @@ cargo xtask bench [--count N] [--pulls N] [--only CASE[,CASE]] [--cold] [--keep]
 
   --count N    runs of each command (30)
   --pulls N    pulls by each engine (5)
-  --only ...   of: none, bridge, exec, memory, pull, runtime (all)
+  --only ...   of: none, bridge, exec, memory, pull, layers, files, cache, runtime (all)
   --cold       measure each command after a pause, and not as in a row of starts (see below)
   --keep       leave the recipe, the bundle and the strace of the kernel alone in target/bench
   --no-build   take target/release as it is
@@ -52,7 +53,7 @@ struct Options {
     build: bool,
 }
 
-const CASES: [&str; 6] = ["none", "bridge", "exec", "memory", "pull", "runtime"];
+const CASES: [&str; 9] = ["none", "bridge", "exec", "memory", "pull", "layers", "files", "cache", "runtime"];
 
 impl Options {
     fn parse(words: &[&str]) -> Result<Option<Self>> {
@@ -151,6 +152,15 @@ fn engine_cases(options: &Options, place: &Place) -> Result<Option<String>> {
     }
     if options.wants("pull") {
         pull::run(&engines, place, options.pulls)?;
+    }
+    if options.wants("layers") {
+        images::layers(&engines, place, options.pulls)?;
+    }
+    if options.wants("files") {
+        images::files(&engines, place, options.pulls.min(3))?;
+    }
+    if options.wants("cache") {
+        images::cache(place, options.pulls)?;
     }
     Ok(void)
 }

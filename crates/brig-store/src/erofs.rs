@@ -48,6 +48,9 @@ fn mount_file(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // By descriptor: a value may have 255 bytes, and the path is not resolved twice.
     rustix::mount::fsconfig_set_string(context, "source", format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     rustix::mount::fsconfig_set_flag(context, "ro")?;
+    // Without it each page of data is cached twice, here and as one of the image's file. Kernels that do not know it, and
+    // file systems that cannot do it, read through the file's pages.
+    let _ = rustix::mount::fsconfig_set_flag(context, "directio");
     rustix::mount::fsconfig_create(context)?;
     Ok(rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }

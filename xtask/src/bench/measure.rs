@@ -99,11 +99,16 @@ impl Series {
 /// before: whoever runs after a pause would pay for it, and who follows closely would not. So `warm` runs before each,
 /// outside of the clock, and all are measured as in a row of starts; without it all are measured after a pause.
 pub fn interleaved(peers: &[Peer], warm: Option<&Peer>, count: usize) -> Result<Vec<Series>> {
+    rounds(peers, warm, count, 2)
+}
+
+/// The same, with so many rounds to warm up.
+pub fn rounds(peers: &[Peer], warm: Option<&Peer>, count: usize, unmeasured: usize) -> Result<Vec<Series>> {
     let empty =
         |p: &Peer| Series { name: p.name.clone(), samples: Vec::with_capacity(count), counts_cpu: p.counts_cpu };
     let mut all: Vec<Series> = peers.iter().map(empty).collect();
     eprintln!("measuring {} ({count} times in turn)", super::named(peers));
-    for round in 0..count + 2 {
+    for round in 0..count + unmeasured {
         // Each round begins with another one, so that nobody always follows the same neighbour.
         for turn in 0..peers.len() {
             let at = (turn + round) % peers.len();
@@ -115,7 +120,7 @@ pub fn interleaved(peers: &[Peer], warm: Option<&Peer>, count: usize) -> Result<
                 once(warm)?;
             }
             let sample = once(peer).with_context(|| format!("{}, run {round}", peer.name))?;
-            if round >= 2 {
+            if round >= unmeasured {
                 series.samples.push(sample);
             }
         }

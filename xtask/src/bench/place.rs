@@ -59,6 +59,7 @@ impl Place {
             ("brig-runtime", "alone/brig-runtime"),
             ("bench-bare", "bench-bare"),
             ("bench-peak", "bench-peak"),
+            ("bench-unpack", "bench-unpack"),
             ("bench-noop", "rootfs/bin/noop"),
         ]) {
             place.copy(&built.join(program), to)?;
@@ -144,7 +145,7 @@ impl Place {
         }
         let path = self.directory.keep();
         // Podman keeps its storage mounted on itself, and may still be tidying up after its last container.
-        for storage in ["podman/overlay", "pull-podman/overlay"] {
+        for storage in ["podman/overlay", "pull-podman/overlay", "pull-erofs-run/mnt", "pull-directories-run/mnt"] {
             let _ = rustix::mount::unmount(path.join(storage), rustix::mount::UnmountFlags::DETACH);
         }
         let mut tries = 0;

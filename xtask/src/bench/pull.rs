@@ -1,11 +1,11 @@
 //! Pull and unpack of an image of about 300 MB in 6 gzip layers, from Debian's registry on loopback.
 
 use super::docker::Docker;
-use super::measure::{Peer, interleaved};
-use super::peers::{Engines, words};
+use super::measure::{Peer, Series, plain, rounds};
+use super::peers::{Engines, installed, words};
 use super::place::Place;
-use super::table;
-use anyhow::{Result, bail};
+use super::table::{self, Target};
+use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use testkit::image::{Compression, Image, Layer, Meta};
 use testkit::registry::Registry;
@@ -14,8 +14,89 @@ const LAYERS: usize = 6;
 const LAYER_BYTES: usize = 50_000_000;
 /// A file larger than this would be a layer of its own.
 const FILE_MAX: u64 = 8_000_000;
+/// The name of what does the least.
+const YARDSTICK: &str = "gunzip, hash, write, sync";
 
-/// Pulls by each engine in turn, into a new storage each time.
+/// How brig keeps layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As files and directories.
+    Directories,
+    /// As EROFS images.
+    Erofs,
+}
+
+impl Form {
+    /// The word of the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Directories => "directories",
+            Self::Erofs => "erofs",
+        }
+    }
+
+    /// The form of a peer by its name; none for others than brig.
+    pub fn of(peer: &str) -> Option<Self> {
+        let other = peer.starts_with("brig").then_some(Self::Directories);
+        if peer.starts_with("brig --layers erofs") { Some(Self::Erofs) } else { other }
+    }
+}
+
+/// The storage of one engine that pulls, and what it keeps while it runs.
+pub fn homes(place: &Place, engine: &str) -> (String, String) {
+    (place.text(&format!("pull-{engine}")), place.text(&format!("pull-{engine}-run")))
+}
+
+/// Brig on the storage of its form.
+pub fn brig(place: &Place, form: Form, rest: &[&str]) -> Vec<String> {
+    let (program, (root, run)) = (place.text("pair/brig"), homes(place, form.word()));
+    words(&[&[&program, "--root", &root, "--run", &run, "--layers", form.word()], rest])
+}
+
+/// Podman on a storage for pulls.
+pub fn podman(place: &Place, rest: &[&str]) -> Vec<String> {
+    let (root, run) = homes(place, "podman");
+    words(&[&["podman", "--root", &root, "--runroot", &run, "--storage-driver", "overlay"], rest])
+}
+
+/// A command, and all of its file system on the disk.
+pub fn flushed(root: &str, command: &[String]) -> Vec<String> {
+    words(&[
+        &["sh", "-c", "root=$1; shift; \"$@\" && sync -f \"$root\"", "sh", root],
+        &command.iter().map(String::as_str).collect::<Vec<_>>(),
+    ])
+}
+
+/// How many times `a` takes what `b` takes, by medians.
+pub fn times(a: &Series, b: &Series) -> f64 {
+    table::ratio(a.of(|s| s.wall).0, b.of(|s| s.wall).0)
+}
+
+/// All that pull by themselves, with an empty storage before each pull.
+pub fn peers(engines: &Engines, place: &Place, name: &str, flush: bool, umoci: bool) -> Vec<Peer> {
+    let title = |engine: &str| if flush { format!("{engine}, and sync -f") } else { engine.to_owned() };
+    let mut peers = Vec::new();
+    for (form, called) in [(Form::Directories, "brig"), (Form::Erofs, "brig --layers erofs")] {
+        let (root, run) = homes(place, form.word());
+        peers.push(peer(&title(called), brig(place, form, &["pull", "--quiet", name]), &root, &run, flush));
+    }
+    if engines.podman {
+        let (root, run) = homes(place, "podman");
+        let source = format!("docker://{name}");
+        let pull = podman(place, &["pull", "--quiet", "--tls-verify=false", &source]);
+        peers.push(peer(&title("podman pull"), pull, &root, &run, flush));
+    }
+    if umoci && installed("skopeo") && installed("umoci") {
+        let (root, run) = homes(place, "umoci");
+        let script = "mkdir -p \"$1\" && skopeo --insecure-policy copy --quiet --src-tls-verify=false \"docker://$2\" \
+                      \"oci:$1/oci:latest\" && umoci --log=error unpack --image \"$1/oci:latest\" \"$1/bundle\"";
+        let pull = words(&[&["sh", "-c", script, "sh", &root, name]]);
+        peers.push(peer(&title("skopeo and umoci"), pull, &root, &run, flush));
+    }
+    peers
+}
+
+/// Pulls by each engine in turn, into a new storage each time, beside the least that any of them could do.
 pub fn run(engines: &Engines, place: &Place, count: usize) -> Result<()> {
     eprintln!("making an image of this machine's files");
     let layers = layers()?;
@@ -29,54 +110,80 @@ pub fn run(engines: &Engines, place: &Place, count: usize) -> Result<()> {
         println!("docker is not asked to pull: {error:#}");
         None
     });
+    let yardstick = yardstick(place, &image)?;
     drop(image);
     let name = format!("{}/bench/files:latest", registry.host());
-    let mut peers = Vec::new();
+    let mut all = vec![yardstick];
     for (flush, title) in [(false, ""), (true, ", and sync -f")] {
-        let (root, run) = (place.text("pull-brig"), place.text("pull-brig-run"));
-        let program = place.text("pair/brig");
-        let pull = words(&[&[&program, "--root", &root, "--run", &run, "pull", "--quiet", &name]]);
-        peers.push(peer(&format!("brig{title}"), pull, &root, &run, flush));
-        if engines.podman {
-            let (root, run) = (place.text("pull-podman"), place.text("pull-podman-run"));
-            let own = ["--root", &root, "--runroot", &run, "--storage-driver", "overlay"];
-            let source = format!("docker://{name}");
-            let pull = words(&[&["podman"], &own, &["pull", "--quiet", "--tls-verify=false", &source]]);
-            peers.push(peer(&format!("podman pull{title}"), pull, &root, &run, flush));
-        }
-        peers.extend(docker.iter().map(|docker| docker.pull(&format!("docker pull{title}"), flush)));
+        all.extend(peers(engines, place, &name, flush, true));
+        all.extend(docker.iter().map(|docker| docker.pull(&format!("docker pull{title}"), flush)));
     }
-    let result = interleaved(&peers, None, count)?;
+    let result = rounds(&all, None, count, 1)?;
     let mb = |bytes: usize| bytes / 1_000_000;
     table::print(
         &format!("pull of {} MB ({} MB as {LAYERS} gzip layers) from loopback", mb(size), mb(compressed)),
         &result,
         None,
     );
+    targets(&result);
+    for form in [Form::Directories, Form::Erofs] {
+        peak(place, form, &name)?;
+    }
     docker.map_or(Ok(()), Docker::finish)
 }
 
+/// The least that a pull could do: `bench-unpack` on the same layers.
+fn yardstick(place: &Place, image: &Image) -> Result<Peer> {
+    let blobs = place.path("yardstick");
+    std::fs::create_dir_all(&blobs)?;
+    let (root, run) = homes(place, "yardstick");
+    let mut command = vec![place.text("bench-unpack"), root.clone()];
+    for (index, layer) in image.layers.iter().enumerate() {
+        let path = blobs.join(format!("layer{index}.gz"));
+        std::fs::write(&path, layer)?;
+        command.push(path.display().to_string());
+    }
+    Ok(peer(YARDSTICK, command, &root, &run, false))
+}
+
+/// Says what was wanted, and what came out.
+fn targets(all: &[Series]) {
+    let others = ["podman", "skopeo", "docker"];
+    let flushed = |series: &&Series| series.name.ends_with("sync -f");
+    let fastest = all
+        .iter()
+        .filter(flushed)
+        .filter(|series| others.iter().any(|other| series.name.starts_with(other)))
+        .min_by_key(|series| series.of(|s| s.wall).0);
+    for brig in all.iter().filter(|series| series.name.starts_with("brig")).filter(flushed) {
+        if let Some(least) = all.iter().find(|series| series.name == YARDSTICK) {
+            Target::at_most(&format!("{} against {YARDSTICK}", brig.name), times(brig, least), 1.5).print();
+        }
+        if let Some(other) = fastest {
+            Target::at_least(&format!("{} against {}", other.name, brig.name), times(other, brig), 3.0).print();
+        }
+    }
+}
+
+/// Pulls once more, and says how much memory that took.
+fn peak(place: &Place, form: Form, name: &str) -> Result<()> {
+    let (root, run) = homes(place, form.word());
+    clear(Path::new(&root), Path::new(&run))?;
+    let to = place.text("peak");
+    let pull = brig(place, form, &["pull", "--quiet", name]);
+    plain(&words(&[&[&place.text("bench-peak"), &to], &pull.iter().map(String::as_str).collect::<Vec<_>>()]))?;
+    let peak: f64 = std::fs::read_to_string(&to)?.trim().parse()?;
+    clear(Path::new(&root), Path::new(&run))?;
+    Target::at_most(&format!("peak memory of brig --layers {} pull, MiB", form.word()), peak / 1024.0, 64.0).print();
+    Ok(())
+}
+
 fn peer(title: &str, pull: Vec<String>, root: &str, run: &str, flush: bool) -> Peer {
-    let command = if flush {
-        words(&[
-            &["sh", "-c", "root=$1; shift; \"$@\" && sync -f \"$root\"", "sh", root],
-            &pull.iter().map(String::as_str).collect::<Vec<_>>(),
-        ])
-    } else {
-        pull
-    };
+    let command = if flush { flushed(root, &pull) } else { pull };
     let mut peer = Peer::new(title, command, 0);
     let (root, run) = (PathBuf::from(root), PathBuf::from(run));
     peer.before = Box::new(move || {
-        for directory in [&root, &run] {
-            for place in ["overlay", ""] {
-                // Podman keeps its storage mounted on itself.
-                let _ = rustix::mount::unmount(directory.join(place), rustix::mount::UnmountFlags::DETACH);
-            }
-            if directory.exists() {
-                std::fs::remove_dir_all(directory)?;
-            }
-        }
+        clear(&root, &run)?;
         // What an earlier pull left to be written is not to be paid for by this one.
         rustix::fs::sync();
         Ok(())
@@ -84,8 +191,31 @@ fn peer(title: &str, pull: Vec<String>, root: &str, run: &str, flush: bool) -> P
     peer
 }
 
-/// Takes files of /usr, in the order of their names, until the layers are full.
+/// Removes a storage.
+pub fn clear(root: &Path, run: &Path) -> Result<()> {
+    for directory in [root, run] {
+        for place in ["overlay", ""] {
+            // Podman keeps its storage mounted on itself.
+            let _ = rustix::mount::unmount(directory.join(place), rustix::mount::UnmountFlags::DETACH);
+        }
+        if directory.exists() {
+            std::fs::remove_dir_all(directory)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes one layer of files of this machine.
+pub fn some_files(bytes: usize) -> Result<Vec<u8>> {
+    layers_of(bytes, 1)?.pop().context("no files")
+}
+
 fn layers() -> Result<Vec<Vec<u8>>> {
+    layers_of(LAYER_BYTES, LAYERS)
+}
+
+/// Takes files of /usr, in the order of their names, until the layers are full.
+fn layers_of(bytes: usize, count: usize) -> Result<Vec<Vec<u8>>> {
     let mut files = Vec::new();
     for directory in ["/usr/bin", "/usr/lib/x86_64-linux-gnu", "/usr/lib", "/usr/share", "/usr/include", "/usr/sbin"] {
         collect(Path::new(directory), &mut files);
@@ -99,15 +229,15 @@ fn layers() -> Result<Vec<Vec<u8>>> {
         let name = path.strip_prefix("/").unwrap_or(&path).display().to_string();
         size += data.len() + 1024;
         layer = layer.entry(b'0', &name, "", &data, &Meta::mode(0o755));
-        if size >= LAYER_BYTES {
+        if size >= bytes {
             layers.push(std::mem::take(&mut layer).finish());
             size = 0;
-            if layers.len() == LAYERS {
+            if layers.len() == count {
                 return Ok(layers);
             }
         }
     }
-    bail!("this machine has too few files in /usr for {LAYERS} layers of {LAYER_BYTES} bytes")
+    bail!("this machine has too few files in /usr for {count} layers of {bytes} bytes")
 }
 
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) {

@@ -62,3 +62,31 @@ pub fn void(all: &[Series], cold: bool) -> Option<String> {
     println!("crun against the kernel alone, both without a filter and an overlay: {times:.2} (2 to 4 is sane)");
     (!(2.0..=4.0).contains(&times)).then(|| format!("crun stands at {times:.2} times the kernel alone, not at 2 to 4"))
 }
+
+/// A ratio or a figure, and what was wanted of it.
+#[derive(Debug)]
+pub struct Target {
+    what: String,
+    found: f64,
+    bound: f64,
+    at_most: bool,
+}
+
+impl Target {
+    /// It shall be no more than this.
+    pub fn at_most(what: &str, found: f64, bound: f64) -> Self {
+        Self { what: what.to_owned(), found, bound, at_most: true }
+    }
+
+    /// It shall be no less than this.
+    pub fn at_least(what: &str, found: f64, bound: f64) -> Self {
+        Self { what: what.to_owned(), found, bound, at_most: false }
+    }
+
+    /// Prints it, and whether it is met.
+    pub fn print(&self) {
+        let met = if self.at_most { self.found <= self.bound } else { self.found >= self.bound };
+        let (word, met) = (if self.at_most { "at most" } else { "at least" }, if met { "met" } else { "MISSED" });
+        println!("target: {}: {:.2}, {word} {}: {met}", self.what, self.found, self.bound);
+    }
+}
