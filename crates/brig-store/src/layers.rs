@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use brig_spec::digest::Digest;
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -180,7 +181,10 @@ pub(crate) fn content(directory: &Path) -> PathBuf {
 pub(crate) fn open(directory: &Path) -> Result<OwnedFd> {
     let content = content(directory);
     if is_image(&content) {
-        return erofs::mount(&content).map_err(Error::io("mount", content.display()));
+        // The descriptor of a mount alone cannot be read from.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = erofs::mount(&content).and_then(|mount| Ok(rustix::fs::openat(mount, ".", flags, Mode::empty())?));
+        return root.map_err(Error::io("mount", content.display()));
     }
     disk::open_directory(&content)
 }

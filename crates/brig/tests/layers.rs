@@ -14,6 +14,11 @@ use testkit::image::{Compression, Image, Layer, Meta, busybox_layer};
 fn load(engine: &Engine) {
     let capability = vec![1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let capable = Meta { pax: vec![("SCHILY.xattr.security.capability".into(), capability)], ..Meta::mode(0o755) };
+    let holes = [("size", "1048580"), ("numblocks", "1"), ("map", "1048576,4")];
+    let sparse = Meta {
+        pax: holes.map(|(key, value)| (format!("GNU.sparse.{key}"), value.into())).to_vec(),
+        ..Meta::mode(0o600)
+    };
     let base = busybox_layer(&["sh", "cat", "ls", "echo", "sleep", "stat", "rm", "id", "touch", "find", "wc", "true"]);
     let files = Layer::new()
         .directory("srv", 0o755)
@@ -31,6 +36,7 @@ fn load(engine: &Engine) {
         .file("srv/hidden/.wh..wh..opq", "")
         .hard_link("srv/again", "srv/kept")
         .file("tmp/new", "new")
+        .entry(b'0', "srv/hidden/holes", "", b"last", &sparse)
         .finish();
     let image = Image::new(&[base, files, top], Compression::Gzip, r#"{"Cmd":["sh"],"Env":["PATH=/bin"]}"#);
     let archive = engine.path("archive.tar");
@@ -57,7 +63,7 @@ fn containers_on_images_share_one_mount_of_each_layer() {
     let engine = Engine::bare();
     load(&engine);
     let seen = engine.brig(&["run", "--rm", "--network", "none", "app:1", "sh", "-c", LOOK]).ok();
-    assert_eq!(seen, "again\ncapable\nhidden\nkept\nsuid\nkeptkeptnew4755 7\n1777 0\n700 0\nsame");
+    assert_eq!(seen, "again\ncapable\nhidden\nkept\nsuid\nholes\nkeptkeptnew4755 7\n1777 0\n700 0\nsame");
     assert_eq!(mounts(&engine).len(), 3, "they stay for the next container");
 
     // Two at once, one of them in a user namespace; both write above what both read.
@@ -89,6 +95,8 @@ fn containers_on_images_share_one_mount_of_each_layer() {
     assert_eq!(engine.brig(&["exec", "one", "cat", "/srv/kept"]).ok(), "changed");
     assert_eq!(mounts(&engine).len(), 3);
     engine.brig(&["rm", "-f", "one"]).ok();
+    let checked = engine.brig(&["system", "check", "--deep"]);
+    assert_eq!(checked.status, 0, "{checked:?}");
     engine.brig(&["rmi", "app:1"]).ok();
     assert_eq!(mounts(&engine), Vec::<String>::new());
     assert!(!engine.path("run/mnt").exists() && engine.names("root/layers").is_empty());
