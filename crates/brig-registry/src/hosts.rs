@@ -119,6 +119,7 @@ pub(crate) fn endpoints(
     repository: &str,
     action: Action,
 ) -> Result<Vec<Endpoint>, Error> {
+    options.policy.check()?;
     let rule = options.policy.rule(host, repository);
     if rule.blocked {
         return Err(Error::Blocked(host.to_owned()));
@@ -145,6 +146,10 @@ pub(crate) fn endpoints(
         list.push(own);
     }
     list.retain(|endpoint| endpoint.actions.contains(&action));
+    if action == Action::Push {
+        // An upload is one conversation.
+        list.truncate(1);
+    }
     if list.is_empty() {
         return Err(Error::Unsupported { host: host.to_owned(), reason: "no address is allowed to do it".to_owned() });
     }
@@ -389,8 +394,8 @@ mod tests {
             ]
         );
         assert_eq!(ask(&options, "docker.io", Action::Resolve).len(), 3);
-        // Who is not told otherwise may do everything, a host too.
-        assert_eq!(ask(&options, "docker.io", Action::Push).len(), 2);
+        // Who is not told otherwise may do everything, a host too; the first of them is pushed to.
+        assert_eq!(ask(&options, "docker.io", Action::Push), ["https://b.example/hub/v2x/a/b"]);
         let list = endpoints(&options, "docker.io", "a/b", Action::Pull).unwrap();
         let beside = directory.path().join("containerd/docker.io");
         assert_eq!(list[0].trust.authorities, [beside.join("z.pem")]);

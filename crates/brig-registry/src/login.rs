@@ -46,6 +46,7 @@ pub fn login(options: &Options, host: &str, user: &str, password: Secret) -> Res
 
 /// Forgets what is kept for a registry; tells whether there was anything.
 pub fn logout(options: &Options, host: &str) -> Result<bool, Error> {
+    options.policy.check()?;
     let mut file = ConfigFile::read(path_of(options)?)?;
     let mut known = false;
     if let Some(name) = options.policy.rule(host, "").credential_helper.or_else(|| file.helper(host)) {

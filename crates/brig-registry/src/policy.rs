@@ -35,6 +35,9 @@ pub struct Policy {
     pub registry: BTreeMap<String, Rule>,
     /// What must be signed, and by whom.
     pub policy: BTreeMap<String, Signing>,
+    /// The file and what is wrong with it, if it could not be read: then nothing is asked of any registry.
+    #[serde(skip)]
+    broken: Option<(String, String)>,
 }
 
 /// The rule for one registry.
@@ -176,6 +179,22 @@ impl Policy {
         }
         let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
         Self::parse(&text).map_err(fail)
+    }
+
+    /// Reads the file; what is wrong with it is told when a registry is to be asked, so that what is here stays usable.
+    pub fn read_for_later(path: &Path) -> Self {
+        Self::read(path).unwrap_or_else(|error| match error {
+            Error::Policy { path, reason } => Self { broken: Some((path, reason)), ..Self::default() },
+            other => Self { broken: Some((path.display().to_string(), other.to_string())), ..Self::default() },
+        })
+    }
+
+    /// Tells what is wrong with the file.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self.broken.clone() {
+            Some((path, reason)) => Err(Error::Policy { path, reason }),
+            None => Ok(()),
+        }
     }
 
     /// Parses the text of the file. The error tells line and reason.

@@ -54,6 +54,9 @@ struct Catalog {
 impl Client {
     /// Looks for repositories at a host, at most `limit`.
     pub fn search(&self, host: &str, words: &str, limit: usize) -> Result<Vec<Found>, Error> {
+        if self.options().policy.rule(host, "").blocked {
+            return Err(Error::Blocked(host.to_owned()));
+        }
         match self.ask_search(host, words, limit) {
             Ok(mut found) => {
                 found.truncate(limit);

@@ -76,7 +76,8 @@ impl Client {
     pub fn has_blob(&self, reference: &Reference, digest: &Digest) -> Result<bool, Error> {
         let request = Request { method: Method::HEAD, ..push(reference, format!("blobs/{digest}")) };
         match self.block_on(self.inner.http.send(&request)) {
-            Ok(_) => Ok(true),
+            // One that is kept elsewhere is there.
+            Ok(_) | Err(Error::Status { status: 301 | 302 | 303 | 307 | 308, .. }) => Ok(true),
             Err(Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(error),
         }
@@ -106,7 +107,7 @@ impl Client {
         Ok(Pushed::Sent)
     }
 
-    /// Puts a manifest or an index under the reference's tag, or under its digest if it has no tag.
+    /// Puts a manifest or an index under the reference's digest if it has one, else under its tag.
     pub fn push_manifest(
         &self,
         reference: &Reference,
@@ -114,7 +115,11 @@ impl Client {
         bytes: &[u8],
     ) -> Result<PushedManifest, Error> {
         let digest = Digest::sha256(&sha2::Sha256::digest(bytes).into());
-        let identifier = reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
+        let identifier = match (reference.digest(), reference.tag()) {
+            (Some(digest), _) => digest.to_string(),
+            (None, Some(tag)) => tag.to_owned(),
+            (None, None) => digest.to_string(),
+        };
         let request = Request {
             method: Method::PUT,
             body: Some((media_type.to_owned(), Bytes::copy_from_slice(bytes))),

@@ -265,6 +265,18 @@ fn what_is_sent_must_be_what_was_announced() {
 }
 
 #[test]
+fn a_blob_that_is_kept_elsewhere_is_there() {
+    let liar = Liar::start();
+    let content = noise(1000);
+    let blob = describe(&content);
+    let answer = Answer { status: 307, ..Answer::default() }.header("Location", "http://127.0.0.1:1/signed-for-get");
+    liar.answer(&format!("/v2/a/blobs/{}", blob.digest), answer);
+    let client = Client::new(options()).unwrap();
+    let pushed = client.push_blob(&reference(&liar.host(), "a"), &blob, &none, &content).unwrap();
+    assert_eq!((pushed, liar.seen().len()), (Pushed::Present, 1));
+}
+
+#[test]
 fn a_token_for_a_mount_is_for_both_repositories() {
     let liar = Liar::start();
     let challenge = format!("Bearer realm=\"http://{}/token\",scope=\"repository:second:pull\"", liar.host());

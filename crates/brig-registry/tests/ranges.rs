@@ -81,7 +81,7 @@ fn a_range_that_fails_leads_back_to_one_stream() {
         let client = Client::new(options()).unwrap();
         assert!(read(&client, &relay.host(), &blob, 0).unwrap() == image.layers[0], "{head}");
         let ranges = ranges(&relay);
-        assert!(ranges.last().unwrap().ends_with('-'), "{head}: {ranges:?}");
+        assert!(ranges.iter().any(|range| range.ends_with('-')), "{head}: {ranges:?}");
     }
 }
 

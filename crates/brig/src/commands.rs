@@ -304,11 +304,7 @@ pub(crate) fn registry_options(insecure: &[String]) -> Result<brig_registry::Opt
         env(name).map(|v| v.split(',').map(|s| s.trim().to_owned()).collect::<Vec<_>>()).unwrap_or_default()
     };
     let path = env("BRIG_REGISTRIES").unwrap_or_else(|| REGISTRIES.to_owned());
-    let policy = brig_registry::Policy::read(path.as_ref()).map_err(|error| {
-        Error::invalid("cannot read the policy file of registries")
-            .because(error)
-            .hint("docs/registries.md describes it")
-    })?;
+    let policy = brig_registry::Policy::read_for_later(path.as_ref());
     // Both spellings are in use; of HTTP_PROXY only the small one, for in CGI programs the other comes from the client.
     let either = |name: &str| env(&name.to_ascii_lowercase()).or_else(|| env(name));
     let proxies = brig_registry::Proxies {

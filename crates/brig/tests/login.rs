@@ -158,6 +158,7 @@ fn helper_programs_keep_what_is_secret() {
     // A helper that fails is an error that names it; so is one that says too much.
     for (before, said) in [
         ("echo 'the safe is locked'; exit 2", "`docker-credential-box get` failed: the safe is locked"),
+        (r#"echo '{"Secret":"s3cret"}'; exit 1"#, "`docker-credential-box get` failed: it failed after its answer"),
         ("echo oops >&2; exit 2", "`docker-credential-box get` failed: oops"),
         ("head -c 3000000 /dev/zero", "it says too much"),
         ("cat > /dev/null; echo '{'; exit 0", "its answer is not JSON"),

@@ -72,6 +72,9 @@ fn short_names_mirrors_and_blocks() {
     );
     let path = policy(&engine, "conections = 1");
     let misspelt = run(&engine, &["pull", "tool"], &[("BRIG_REGISTRIES", &path)]);
+    assert_eq!(run(&engine, &["tag", &full, "local:1"], &[("BRIG_REGISTRIES", &path)]).ok(), "");
+    let started = run(&engine, &["run", "--rm", "--network", "none", "local:1"], &[("BRIG_REGISTRIES", &path)]);
+    assert!(started.stderr.contains("cat"), "what is here is used, though there is no such program in it: {started:?}");
     assert!(misspelt.status == 1 && misspelt.stderr.contains("line 1: unknown field `conections`"), "{misspelt:?}");
 }
 
