@@ -5,12 +5,15 @@
 mod common;
 
 use brig_store::{Limits, Store};
-use common::{Place, add_layers, chain, counts};
+use common::{Place, add_layers, both, chain, counts};
 use testkit::image::{Layer, Meta};
 
 /// Takes a layer in, and checks that it is refused for the right reason and without a trace.
 fn refused(layers: &[Vec<u8>], why: &str) {
-    let place = Place::new();
+    both(|place| refused_in(place, layers, why));
+}
+
+fn refused_in(place: &Place, layers: &[Vec<u8>], why: &str) {
     let outside = place.directory.path().join("outside");
     std::fs::write(&outside, "untouched").unwrap();
     let error = add_layers(&place.store, layers).unwrap_err();
@@ -73,11 +76,12 @@ fn hard_links_that_lead_out() {
 
 #[test]
 fn an_absolute_link_stays_inside() {
-    let place = Place::new();
-    let layer = Layer::new().directory("etc", 0o755).symlink("l", "/etc").file("l/brig-test", "in").finish();
-    let image = add_layers(&place.store, &[layer]).unwrap();
-    assert_eq!(std::fs::read_to_string(image.layers[0].join("etc/brig-test")).unwrap(), "in");
-    assert!(!std::path::Path::new("/etc/brig-test").exists());
+    both(|place| {
+        let layer = Layer::new().directory("etc", 0o755).symlink("l", "/etc").file("l/brig-test", "in").finish();
+        let image = add_layers(&place.store, &[layer]).unwrap();
+        assert_eq!(std::fs::read_to_string(place.roots(&image)[0].join("etc/brig-test")).unwrap(), "in");
+        assert!(!std::path::Path::new("/etc/brig-test").exists());
+    });
 }
 
 #[test]
@@ -95,21 +99,22 @@ fn nodes_where_files_must_be() {
 
 #[test]
 fn commands_to_overlay_are_dropped() {
-    let place = Place::new();
-    let pax = vec![
-        ("SCHILY.xattr.trusted.overlay.redirect".to_owned(), b"/etc".to_vec()),
-        ("SCHILY.xattr.trusted.overlay.opaque".to_owned(), b"y".to_vec()),
-        ("SCHILY.xattr.user.overlay.opaque".to_owned(), b"y".to_vec()),
-        ("SCHILY.xattr.user.kept".to_owned(), b"yes".to_vec()),
-    ];
-    let meta = Meta { mode: 0o755, pax, ..Meta::default() };
-    let layer = Layer::new().entry(b'5', "d", "", b"", &meta).entry(b'0', "f", "", b"x", &meta).finish();
-    let image = add_layers(&place.store, &[layer]).unwrap();
-    for file in ["d", "f"] {
-        let mut names = vec![0; 4096];
-        let length = rustix::fs::llistxattr(image.layers[0].join(file), &mut names[..]).unwrap();
-        assert_eq!(String::from_utf8_lossy(&names[..length]), "user.kept\0");
-    }
+    both(|place| {
+        let pax = vec![
+            ("SCHILY.xattr.trusted.overlay.redirect".to_owned(), b"/etc".to_vec()),
+            ("SCHILY.xattr.trusted.overlay.opaque".to_owned(), b"y".to_vec()),
+            ("SCHILY.xattr.user.overlay.opaque".to_owned(), b"y".to_vec()),
+            ("SCHILY.xattr.user.kept".to_owned(), b"yes".to_vec()),
+        ];
+        let meta = Meta { mode: 0o755, pax, ..Meta::default() };
+        let layer = Layer::new().entry(b'5', "d", "", b"", &meta).entry(b'0', "f", "", b"x", &meta).finish();
+        let image = add_layers(&place.store, &[layer]).unwrap();
+        for file in ["d", "f"] {
+            let mut names = vec![0; 4096];
+            let length = rustix::fs::llistxattr(place.roots(&image)[0].join(file), &mut names[..]).unwrap();
+            assert_eq!(String::from_utf8_lossy(&names[..length]), "user.kept\0");
+        }
+    });
 }
 
 #[test]
@@ -191,22 +196,24 @@ proptest::proptest! {
                 tar[start..start + 512].copy_from_slice(header.as_bytes());
             }
         }
-        let place = Place::new();
-        let result = add_layers(&place.store, &[tar]);
-        let beside: Vec<_> = std::fs::read_dir(place.directory.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
-        proptest::prop_assert_eq!(beside, ["root"]);
-        if result.is_err() {
-            place.store.collect(&brig_store::InUse::nobody, std::time::Duration::ZERO).unwrap();
-            proptest::prop_assert_eq!(place.counts(), (0, 0, 0));
-        }
+        both(|place| {
+            let result = add_layers(&place.store, std::slice::from_ref(&tar));
+            let beside = std::fs::read_dir(place.directory.path()).unwrap().flatten();
+            assert_eq!(beside.map(|entry| entry.file_name()).collect::<Vec<_>>(), ["root"]);
+            if result.is_err() {
+                place.store.collect(&brig_store::InUse::nobody, std::time::Duration::ZERO).unwrap();
+                assert_eq!(place.counts(), (0, 0, 0));
+            }
+        });
     }
 }
 
 #[test]
 fn a_deep_tree_is_made_and_removed() {
-    let place = Place::new();
-    let deep = "d/".repeat(1900);
-    let layer = Layer::new().file(&format!("{deep}f"), "x").file("d", "now a file").finish();
-    let image = add_layers(&place.store, &[layer]).unwrap();
-    assert_eq!(std::fs::read_to_string(image.layers[0].join("d")).unwrap(), "now a file");
+    both(|place| {
+        let deep = "d/".repeat(1900);
+        let layer = Layer::new().file(&format!("{deep}f"), "x").file("d", "now a file").finish();
+        let image = add_layers(&place.store, &[layer]).unwrap();
+        assert_eq!(std::fs::read_to_string(place.roots(&image)[0].join("d")).unwrap(), "now a file");
+    });
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use brig_spec::image::Descriptor;
-use brig_store::{BlobSource, Error, InUse, NewImage, Observer, Opened, Progress, Silent, Store};
+use brig_store::{BlobSource, Error, InUse, LayerForm, NewImage, Observer, Opened, Progress, Silent, Store};
 use common::{Memory, Place, add, chain, counts, name};
 use testkit::image::{Compression, Image, Layer, digest};
 
@@ -246,7 +246,8 @@ impl Observer for Fatal {
 fn victim() {
     let (Ok(root), Ok(at)) = (std::env::var("VICTIM_ROOT"), std::env::var("VICTIM_AT")) else { return };
     let image = image();
-    let store = Store::open(std::path::Path::new(&root)).unwrap();
+    let form = std::env::var("VICTIM_FORM").unwrap().parse().unwrap();
+    let store = Store::open(std::path::Path::new(&root)).unwrap().with_layers_as(form);
     store
         .add(&new_image(&image, &[name("test")]), &Memory(&image), &Fatal(AtomicU64::new(at.parse().unwrap())))
         .unwrap();
@@ -254,13 +255,20 @@ fn victim() {
 
 #[test]
 fn killed_at_every_step() {
+    for form in [LayerForm::Directories, LayerForm::Erofs] {
+        killed_with_layers_as(form);
+    }
+}
+
+fn killed_with_layers_as(form: LayerForm) {
     let image = image();
     let mut points = 0;
     for at in 0.. {
-        let place = Place::new();
+        let place = Place::with(form);
         let status = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "victim", "--nocapture"])
             .env("VICTIM_ROOT", place.path())
+            .env("VICTIM_FORM", form.to_string())
             .env("VICTIM_AT", at.to_string())
             .output()
             .unwrap()
@@ -275,7 +283,7 @@ fn killed_at_every_step() {
             assert!(listing.unreadable.is_empty(), "step {at}: {:?}", listing.unreadable);
             for summary in &listing.images {
                 let image = place.store.image(&summary.id.to_string()).unwrap();
-                assert!(image.layers.iter().all(|layer| layer.is_dir()), "step {at}");
+                assert!(place.roots(&image).iter().all(|root| root.is_dir()), "step {at}");
                 place.store.save(&[&summary.id.to_string()], brig_store::SaveFormat::Docker, io::sink()).unwrap();
             }
             listing.images.len()
@@ -290,7 +298,7 @@ fn killed_at_every_step() {
         add(&place.store, &image, &["test"]).unwrap();
         assert_eq!(place.counts(), (6, 4, 0), "step {at}");
     }
-    println!("{points} points tried");
+    println!("{points} points tried with layers as {form}");
     assert!(points > 15, "only {points} points tried");
 }
 

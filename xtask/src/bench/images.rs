@@ -48,6 +48,8 @@ fn shape(engines: &Engines, place: &Place, tag: &str, title: &str, image: &Image
     let registry = Registry::start();
     registry.push(image, "bench/shape", tag);
     let name = format!("{}/bench/shape:{tag}", registry.host());
+    let aside = place.path(pull::ASIDE);
+    std::fs::create_dir(&aside)?;
     let peers = pull::peers(engines, place, &name, true, false);
     let pulled = rounds(&peers, None, count, 0)?;
     table::print(&format!("pull of {title}, and sync -f"), &pulled, None);
@@ -59,6 +61,7 @@ fn shape(engines: &Engines, place: &Place, tag: &str, title: &str, image: &Image
     for form in [Form::Directories, Form::Erofs] {
         println!("layers of brig as {}: {} KiB on the disk", form.word(), on_disk(place, form, &name)?);
     }
+    std::fs::remove_dir_all(&aside)?;
     Ok(())
 }
 

@@ -191,14 +191,22 @@ fn peer(title: &str, pull: Vec<String>, root: &str, run: &str, flush: bool) -> P
     peer
 }
 
-/// Removes a storage.
+/// Where storages are laid aside instead of being removed, if it is there.
+pub const ASIDE: &str = "aside";
+
+/// Removes a storage, or lays it aside: ext4 looks at each inode that was freed in the last minutes before it takes another
+/// one, so that who makes many files right after many were removed takes ten times as long, whoever it is.
 pub fn clear(root: &Path, run: &Path) -> Result<()> {
     for directory in [root, run] {
         for place in ["overlay", ""] {
             // Podman keeps its storage mounted on itself.
             let _ = rustix::mount::unmount(directory.join(place), rustix::mount::UnmountFlags::DETACH);
         }
-        if directory.exists() {
+        let aside = directory.with_file_name(ASIDE);
+        if aside.is_dir() && directory.exists() {
+            let count = std::fs::read_dir(&aside)?.count();
+            std::fs::rename(directory, aside.join(count.to_string()))?;
+        } else if directory.exists() {
             std::fs::remove_dir_all(directory)?;
         }
     }
