@@ -106,6 +106,16 @@ fn connections_are_bounded_and_two_pulls_do_the_work_once() {
     }
     // One at a time for each of the two, and the second one has only documents to fetch.
     assert!(relay.most_blobs() <= 2, "{}", relay.most_blobs());
+    // The same bound is one for pushes.
+    for (bound, most) in [("1", 1..=1), ("3", 2..=3)] {
+        let target = Registry::start();
+        let relay = Relay::before(&target.host());
+        relay.pace(64 << 10, Duration::from_millis(20));
+        let path = policy(&engine, &format!("connections = {bound}\n"));
+        let push = ["push", "-q", &name, &format!("{}/app:v1", relay.host())];
+        assert_eq!(run(&engine, &push, &[("BRIG_REGISTRIES", &path)]).ok(), digest(&made.manifest));
+        assert!(most.contains(&relay.most_blobs()), "{bound}: {}", relay.most_blobs());
+    }
     let other = Engine::beside();
     let relay = Relay::before(&registry.host());
     relay.pace(64 << 10, Duration::from_millis(20));

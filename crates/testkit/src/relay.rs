@@ -61,9 +61,9 @@ struct State {
     asked: Vec<Asked>,
     cuts: Vec<Cut>,
     own: Vec<Own>,
-    /// How many requests for blobs are being answered, and how many there were at most.
+    /// How many blobs are on their way, up or down, and how many there were at most.
     blobs: (usize, usize),
-    /// Of answers: a pause, then so many bytes.
+    /// A pause, then so many bytes.
     pace: Option<(usize, Duration)>,
 }
 
@@ -105,12 +105,12 @@ impl Relay {
         self.state.lock().expect("no test has panicked here").own.push(own);
     }
 
-    /// Sends answers in pieces of so many bytes, with a pause before each.
+    /// Relays in pieces of so many bytes, with a pause before each.
     pub fn pace(&self, bytes: usize, pause: Duration) {
         self.state.lock().expect("no test has panicked here").pace = Some((bytes, pause));
     }
 
-    /// Returns how many blobs were asked for at the same time, at most. One that was given up counts until the next pause.
+    /// Returns how many blobs were on their way at the same time, at most. One that was given up counts until the next pause.
     pub fn most_blobs(&self) -> usize {
         self.state.lock().expect("no test has panicked here").blobs.1
     }
@@ -191,7 +191,10 @@ fn serve(client: &TcpStream, upstream: SocketAddr, state: &Mutex<State>) {
         Some(cut) => (0, Some(cut.after)),
         None => (length, None),
     };
-    let copied = std::io::copy(&mut reader.take(up), &mut server).unwrap_or_default();
+    let upload = matches!(method.as_str(), "PUT" | "PATCH") && path.contains("/uploads/");
+    let download = method == "GET" && path.contains("/blobs/") && !path.contains("/uploads/");
+    let _counted = (upload || download).then(|| Counted::new(state));
+    let copied = relay_slowly(&mut reader.take(up), &mut server, pace);
     if let Some(asked) = state.lock().expect("no test has panicked here").asked.get_mut(number) {
         asked.body = copied;
     }
@@ -199,7 +202,6 @@ fn serve(client: &TcpStream, upstream: SocketAddr, state: &Mutex<State>) {
         end(&server);
         return end(client);
     }
-    let _counted = (method == "GET" && path.contains("/blobs/")).then(|| Counted::new(state));
     let mut answer = BufReader::new(&server);
     let mut raw = Vec::new();
     while !raw.ends_with(b"\r\n\r\n") {
@@ -210,18 +212,22 @@ fn serve(client: &TcpStream, upstream: SocketAddr, state: &Mutex<State>) {
         }
     }
     let _ = client_side.write_all(&raw);
-    let mut left = down.unwrap_or(u64::MAX);
+    relay_slowly(&mut answer.take(down.unwrap_or(u64::MAX)), &mut client_side, pace);
+    end(client);
+}
+
+/// Copies to the end, in pieces with pauses if need be; returns how many bytes got through.
+fn relay_slowly(from: &mut impl Read, to: &mut impl Write, pace: Option<(usize, Duration)>) -> u64 {
     let mut buffer = vec![0; pace.map_or(64 << 10, |(bytes, _)| bytes)];
-    while left > 0 {
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        let Ok(count @ 1..) = answer.read(&mut buffer[..most]) else { break };
+    let mut copied = 0;
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
         if let Some((_, pause)) = pace {
             std::thread::sleep(pause);
         }
-        if client_side.write_all(&buffer[..count]).is_err() {
+        if to.write_all(&buffer[..count]).is_err() {
             break;
         }
-        left -= count as u64;
+        copied += count as u64;
     }
-    end(client);
+    copied
 }
