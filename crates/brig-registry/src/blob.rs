@@ -13,8 +13,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::client::Client;
 use crate::error::Error;
-use crate::pieces::Pieces;
 use crate::http::Request;
+use crate::pieces::Pieces;
 
 /// Fewer bytes than these within the time that a registry may keep silent are as good as silence.
 const TRICKLE: u64 = 1024;

@@ -14,13 +14,8 @@ use testkit::relay::{Own, Relay};
 
 /// Splits soon, so that a test need not be large.
 fn options() -> Options {
-    let ranges = Ranges {
-        least: 500_000,
-        slow: 24 << 20,
-        watch: Duration::from_millis(100),
-        parallel: 4,
-        piece: 300_000,
-    };
+    let ranges =
+        Ranges { least: 500_000, slow: 24 << 20, watch: Duration::from_millis(100), parallel: 4, piece: 300_000 };
     Options { read_timeout: Duration::from_secs(5), retries: 2, ranges, ..Options::default() }
 }
 
@@ -54,7 +49,9 @@ fn a_trickle_is_split_and_a_fast_stream_is_not() {
     assert_eq!(ranges(&relay), [""; 0], "one stream");
     relay.pace(64 << 10, Duration::from_millis(20));
     for offset in [0, 1_234_567] {
-        assert!(read(&client, &relay.host(), &blob, offset).unwrap() == image.layers[0][usize::try_from(offset).unwrap()..]);
+        assert!(
+            read(&client, &relay.host(), &blob, offset).unwrap() == image.layers[0][usize::try_from(offset).unwrap()..]
+        );
         let ranges = ranges(&relay);
         assert!(ranges.len() > 8 && ranges.iter().any(|range| !range.ends_with('-')), "{ranges:?}");
     }
