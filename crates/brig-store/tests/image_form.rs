@@ -235,6 +235,31 @@ fn a_file_beyond_four_gibibytes() {
 }
 
 #[test]
+fn more_than_an_image_can_address_is_refused() {
+    // Holes of 63 GiB each: more than the 16 TiB of 32-bit block numbers, in an archive of a few hundred kilobytes.
+    let size = 63_u64 << 30;
+    let pax = |key: &str, value: String| (format!("GNU.sparse.{key}"), value.into_bytes());
+    let meta = Meta {
+        pax: vec![
+            pax("size", size.to_string()),
+            pax("numblocks", "1".to_owned()),
+            pax("map", format!("{},4", size - 4)),
+        ],
+        ..Meta::mode(0o600)
+    };
+    let layer =
+        (0..300).fold(Layer::new(), |layer, n| layer.entry(b'0', &format!("f{n}"), "", b"last", &meta)).finish();
+    let place = Place::with(brig_store::LayerForm::Erofs);
+    if place.store.probe_erofs().is_err() {
+        return;
+    }
+    let error = common::chain(&add_layers(&place.store, &[layer]).unwrap_err());
+    assert!(error.contains("cannot write `f2") && error.contains("File too large"), "{error}");
+    place.store.collect(&brig_store::InUse::nobody, std::time::Duration::ZERO).unwrap();
+    assert_eq!(place.counts(), (0, 0, 0));
+}
+
+#[test]
 fn attributes_longer_than_a_block() {
     // More than ext4 has room for beside an inode: only an image takes them.
     let meta = Meta {
