@@ -36,6 +36,8 @@ pub const FILE_TYPE: &str = "application/octet-stream";
 const UNKNOWN_TYPE: &str = "application/vnd.unknown.artifact.v1";
 /// The most pages of a list of referrers.
 const PAGES_MAX: usize = 50;
+/// How often a list that others change too is looked at.
+const LISTING_MAX: usize = 10;
 /// The size of the pieces in which files are read and written, in bytes.
 const PIECE: usize = 256 << 10;
 
@@ -167,7 +169,7 @@ impl Client {
             let mut descriptor = describe(media_type::OCI_MANIFEST, digest.clone(), bytes.len() as u64);
             descriptor.annotations.clone_from(&new.annotations);
             let referrer = Referrer { descriptor, artifact_type: Some(artifact_type) };
-            self.list_referrer(reference, &subject.digest, referrer)?;
+            self.list_referrer(reference, &subject.digest, &referrer)?;
         }
         Ok(digest)
     }
@@ -215,16 +217,22 @@ impl Client {
     }
 
     /// Adds to the index under the digest's tag, for registries that keep no list of their own.
-    fn list_referrer(&self, reference: &Reference, subject: &Digest, referrer: Referrer) -> Result<(), Error> {
-        let mut manifests = self.tagged_referrers(reference, subject)?;
-        if manifests.iter().any(|known| known.descriptor.digest == referrer.descriptor.digest) {
-            return Ok(());
+    ///
+    /// A registry has no way to change a tag only if nobody else did. So it is looked at afterwards, and done again if the
+    /// entry is gone; one that goes after that look stays gone, and its artifact is still there by digest.
+    fn list_referrer(&self, reference: &Reference, subject: &Digest, referrer: &Referrer) -> Result<(), Error> {
+        let tag = tagged(reference, &referrers_tag(subject))?;
+        for _ in 0..LISTING_MAX {
+            let mut manifests = self.tagged_referrers(reference, subject)?;
+            if manifests.iter().any(|known| known.descriptor.digest == referrer.descriptor.digest) {
+                return Ok(());
+            }
+            manifests.push(referrer.clone());
+            let index = ReferrerIndex { schema_version: 2, media_type: media_type::OCI_INDEX.to_owned(), manifests };
+            let bytes = serde_json::to_vec(&index).map_err(|error| Error::Setup(error.to_string()))?;
+            self.push_manifest(&tag, media_type::OCI_INDEX, &bytes)?;
         }
-        manifests.push(referrer);
-        let index = ReferrerIndex { schema_version: 2, media_type: media_type::OCI_INDEX.to_owned(), manifests };
-        let bytes = serde_json::to_vec(&index).map_err(|error| Error::Setup(error.to_string()))?;
-        self.push_manifest(&tagged(reference, &referrers_tag(subject))?, media_type::OCI_INDEX, &bytes)?;
-        Ok(())
+        Err(bad(reference.host(), "its list of referrers changes all the time"))
     }
 
     /// Fetches a blob of at most `limit` bytes, and verifies it.

@@ -89,6 +89,17 @@ fn artifacts_go_and_come_and_are_found_by_what_they_are_about() {
     let (first, second) = (about("application/x-sbom", "report.json"), about("application/x-scan", "big.bin"));
     assert_eq!(about("application/x-sbom", "report.json"), first, "the same once more is the same");
     assert_eq!(engine.brig(&["artifact", "ls", "-q", &name("v1")]).ok(), format!("{first}\n{second}"));
+    // Several at the same time may undo one another's entries, but not those that were there before.
+    let at_once: Vec<_> = (0..4)
+        .map(|n| {
+            let kind = format!("application/x-{n}");
+            let to = format!("{}/app", registry.host());
+            engine.spawn(&["artifact", "push", &to, "empty", "--subject", &name("v1"), "--artifact-type", &kind])
+        })
+        .collect();
+    at_once.into_iter().for_each(|push| assert_eq!(collect(push, &["artifact", "push"]).status, 0));
+    let left = engine.brig(&["artifact", "ls", "-q", &name("v1")]).ok();
+    assert!(left.contains(&first) && left.contains(&second) && left.lines().count() > 2, "{left}");
     let scans = ["artifact", "ls", "-q", "--artifact-type", "application/x-scan", &name("v1")];
     assert_eq!(engine.brig(&scans).ok(), second);
     let table = engine.brig(&["artifact", "ls", &name("v1")]).ok();
