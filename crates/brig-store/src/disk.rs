@@ -60,7 +60,8 @@ pub(crate) fn read_file(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(Error::io("open", path.display())(source)),
     };
-    let mut bytes = Vec::new();
+    // Room for what most records have, so that they are read in one go.
+    let mut bytes = Vec::with_capacity(4096);
     file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", path.display()))?;
     if bytes.len() as u64 > limit {
         let reason = format!("it has more than {limit} bytes");

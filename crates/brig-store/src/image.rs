@@ -3,10 +3,12 @@
 //! A record is immutable but for its origins; a name is a symbolic link that is never followed: its target is the text
 //! `<hex> <name>`, so that one readlink tells what a name means, one rename changes it, and nothing is ever half written.
 
+mod lines;
 mod names;
 mod record;
 mod remove;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use brig_spec::digest::Digest;
@@ -14,6 +16,7 @@ use brig_spec::image::{CONFIG_MAX, ImageConfig};
 use brig_spec::platform::Platform;
 use brig_spec::reference::Reference;
 
+pub use lines::Line;
 pub(crate) use record::{FORMAT, ImageRecord};
 pub use record::{LayerRecord, RootMetadata};
 pub use remove::Removed;
@@ -124,13 +127,16 @@ impl Store {
 
     /// Lists all images; opens one file for each.
     pub fn images(&self) -> Result<Listing> {
-        let names = self.names()?;
+        let mut names: HashMap<Digest, Vec<Reference>> = HashMap::new();
+        for (name, owner) in self.names()? {
+            names.entry(owner).or_default().push(name);
+        }
         let mut listing = Listing::default();
         for id in self.image_ids()? {
             match self.read_image(&id) {
                 Ok(None) => {}
                 Ok(Some(record)) => listing.images.push(ImageSummary {
-                    names: names.iter().filter(|(_, owner)| *owner == id).map(|(name, _)| name.clone()).collect(),
+                    names: names.remove(&id).unwrap_or_default(),
                     id: record.id,
                     origins: record.origins,
                     manifest: record.manifest,

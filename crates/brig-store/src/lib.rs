@@ -7,6 +7,7 @@
 //!   <root>/layers/<id>/layer.json    its diff id, size, and the metadata of its root directory
 //!   <root>/images/<hex>.json         one image: its layers, size, date and platform; the id is its config's digest
 //!   <root>/images/names/<name>       a symbolic link whose target is `<hex> <name>`: replaced by one rename
+//!   <root>/listing                   a copy of the plain listing, good while `images` is as it was
 //!   <root>/images/.lock              held for moments by whoever changes names, publishes, or collects
 //!   <root>/tmp/lease-<..>/           a running pull: what it needs (`lease.json`), and what it is unpacking
 //!   <root>/tmp/<digest>.part         a download, kept when it breaks off, and the lock on that layer
@@ -51,7 +52,7 @@ pub use commit::{Commit, Committed};
 pub use erofs::{mount as mount_layer, probe as probe_erofs};
 pub use error::{Error, Result};
 pub use export::SaveFormat;
-pub use image::{Image, ImageSummary, LayerRecord, Listing, Removed, RootMetadata};
+pub use image::{Image, ImageSummary, LayerRecord, Line, Listing, Removed, RootMetadata};
 pub use ingest::{BlobSource, NewImage, Opened};
 pub use layers::{LayerForm, UnknownForm, is_image};
 pub use layout::Layout;
@@ -78,8 +79,11 @@ impl Store {
 
     /// Opens the store in `root` with limits of the caller's choice.
     pub fn open_with(root: &Path, limits: Limits) -> Result<Self> {
-        for path in ["", "blobs", "blobs/sha256", "blobs/sha512", "layers", "images", "images/names", "tmp"] {
-            disk::make_directory(&root.join(path))?;
+        // The last one is there only when all are.
+        if !root.join("tmp").is_dir() {
+            for path in ["", "blobs", "blobs/sha256", "blobs/sha512", "layers", "images", "images/names", "tmp"] {
+                disk::make_directory(&root.join(path))?;
+            }
         }
         let root_fd = disk::open_directory(root)?;
         Ok(Self { root: root.to_owned(), root_fd, limits, form: LayerForm::default() })

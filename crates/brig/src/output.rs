@@ -74,6 +74,11 @@ fn text(value: Option<&Value>) -> String {
     }
 }
 
+/// Prints cells as a table, the first row being the headings.
+pub fn table(rows: &[Vec<String>]) {
+    print(&align(rows));
+}
+
 /// Puts cells into columns three blanks apart, as Docker does.
 fn align(rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = Vec::new();

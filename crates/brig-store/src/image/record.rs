@@ -75,15 +75,20 @@ impl Store {
         let path = self.images_path().join(format!("{}.json", id.hex()));
         let Some(bytes) = disk::read_file(&path, RECORD_MAX)? else { return Ok(None) };
         let fail = |reason: String| Error::Record { path: path.display().to_string(), reason };
+        // The format is looked at by itself only where the rest cannot be read.
         #[derive(Deserialize)]
         struct Probe {
             format: u32,
         }
-        let probe: Probe = serde_json::from_slice(&bytes).map_err(|error| fail(error.to_string()))?;
-        if probe.format != FORMAT {
-            return Err(fail(format!("it has format {}, which a newer brig wrote", probe.format)));
+        let newer = |format: u32| fail(format!("it has format {format}, which a newer brig wrote"));
+        let record: ImageRecord =
+            serde_json::from_slice(&bytes).map_err(|error| match serde_json::from_slice::<Probe>(&bytes) {
+                Ok(Probe { format }) if format != FORMAT => newer(format),
+                _ => fail(error.to_string()),
+            })?;
+        if record.format != FORMAT {
+            return Err(newer(record.format));
         }
-        let record: ImageRecord = serde_json::from_slice(&bytes).map_err(|error| fail(error.to_string()))?;
         if record.id != *id || record.layers.iter().any(|layer| layer.name.contains(['/', '.'])) {
             return Err(fail("it is not the record of this image".to_owned()));
         }

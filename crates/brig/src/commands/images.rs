@@ -8,7 +8,7 @@ use brig_engine::images::list_filter::is_named;
 use brig_engine::images::{ImageFilter, Images};
 use brig_engine::time::parse_rfc3339;
 use brig_spec::reference::Reference;
-use brig_store::ImageSummary;
+use brig_store::{ImageSummary, Line};
 use clap::Args;
 use serde_json::Value;
 
@@ -46,6 +46,10 @@ pub const ENTRY: Entry = Entry::new(
 );
 
 fn execute(context: &Context, flags: &Flags) -> Outcome {
+    let simple = flags.filter.is_empty() && flags.repository.is_none() && flags.format.is_none();
+    if simple && !flags.tree && !flags.digests {
+        return plain(context, flags);
+    }
     let filters = Filters::parse(&flags.filter, &ImageFilter::KEYS)?;
     let store = store(context)?;
     let filter = ImageFilter::new(filters.pairs(), &store, brig_monitor::state::now_ns())?;
@@ -89,6 +93,37 @@ fn execute(context: &Context, flags: &Flags) -> Outcome {
         output::listing(&rows, &columns, &headings, flags.format.as_deref())?;
     }
     Ok(u8::from(!listing.unreadable.is_empty()))
+}
+
+/// The listing without any choice, which is asked for most: nothing is read that is not shown.
+fn plain(context: &Context, flags: &Flags) -> Outcome {
+    let store = store(context)?;
+    let (lines, unreadable) = Images::new(&store, registry_options(&[])?).lines()?;
+    for error in &unreadable {
+        report::print(&brig_engine::Error::internal("an image cannot be listed").reason(error.to_string()));
+    }
+    let id = |line: &Line| {
+        if flags.no_trunc { format!("sha256:{}", line.id) } else { line.id.get(..12).unwrap_or(&line.id).to_owned() }
+    };
+    if flags.quiet {
+        let mut printed = std::collections::BTreeSet::new();
+        let mut text = String::new();
+        for line in lines.iter().filter(|line| printed.insert(&line.id)) {
+            text.push_str(&id(line));
+            text.push('\n');
+        }
+        output::print(&text);
+        return Ok(u8::from(!unreadable.is_empty()));
+    }
+    let none = |text: &str| if text.is_empty() { "<none>".to_owned() } else { text.to_owned() };
+    let mut rows = Vec::with_capacity(lines.len() + 1);
+    rows.push(["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"].map(str::to_owned).to_vec());
+    for line in &lines {
+        let created = ago(parse_rfc3339(&line.created).unwrap_or(0));
+        rows.push(vec![none(&line.repository), none(&line.tag), id(line), created, decimal_size(line.size)]);
+    }
+    output::table(&rows);
+    Ok(u8::from(!unreadable.is_empty()))
 }
 
 const TREE: [Column; 4] = [("IMAGE", "Image"), ("IMAGE ID", "ID"), ("SIZE", "Size"), ("ADDED", "Added")];
