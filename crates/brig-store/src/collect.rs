@@ -222,7 +222,7 @@ impl Store {
                 let Some(held) = seize(&entry.path()) else { continue };
                 _held = held;
             }
-            disk::remove_any(directory.as_fd(), bytes).map_err(Error::io("remove", entry.path().display()))?;
+            crate::sweep::remove(directory.as_fd(), bytes).map_err(Error::io("remove", entry.path().display()))?;
             collected.leftovers += 1;
         }
         Ok(())

@@ -39,6 +39,7 @@ mod pump;
 mod rootfs;
 mod snapshot;
 pub mod stream;
+mod sweep;
 mod tarball;
 mod unpack;
 
