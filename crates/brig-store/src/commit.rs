@@ -180,7 +180,7 @@ fn take_layer(commit: &Commit<'_>, staging: &Path, blob: &Path, observer: &dyn O
         Err(source) => return Err(Error::Layer { layer: digest, source }),
         Ok(taken) => taken,
     };
-    let census = Some(Census { directories: taken.directories, names: taken.names });
+    let census = Some(Census { directories: taken.directories, names: taken.names, bytes: taken.logical });
     let record = Record {
         format: layers::FORMAT,
         diff_id: diff_id.clone(),

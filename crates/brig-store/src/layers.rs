@@ -85,6 +85,8 @@ pub(crate) struct Census {
     pub(crate) directories: u64,
     /// Names of everything else.
     pub(crate) names: u64,
+    /// The sizes of all files, holes included.
+    pub(crate) bytes: u64,
 }
 
 /// Metadata of a layer's root directory.

@@ -45,6 +45,8 @@ pub(crate) struct Taken {
     pub(crate) directories: u64,
     /// Bytes of file data.
     pub(crate) bytes: u64,
+    /// The sizes of the files, holes included.
+    pub(crate) logical: u64,
     /// What cannot be said in a layer: names that begin with the mark of deletion.
     pub(crate) omitted: Vec<String>,
 }
@@ -224,6 +226,7 @@ impl<W: Write> Walk<'_, W> {
             rustix::fs::ftruncate(&copy, size).map_err(Fault::io("size", path))?;
         }
         let part = Part { xattrs: &records_of(&attributes), ..Part::plain(EntryType::Regular, stat, path) };
+        self.taken.logical += size;
         if let Some(pieces) = pieces(&source, stat, size) {
             self.sparse(&part, &source, &copy, shared, size, &pieces)?;
         } else {

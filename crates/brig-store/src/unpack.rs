@@ -49,6 +49,8 @@ pub(crate) struct Unpacked {
     entries: u64,
     /// Names that were made and are no directories.
     names: u64,
+    /// The sizes of the files, holes included.
+    bytes: u64,
     /// Whether the layers below had a part in it.
     finished: bool,
     size: u64,
@@ -75,6 +77,7 @@ impl Unpacked {
             foreign: Vec::new(),
             entries: 0,
             names: 0,
+            bytes: 0,
             finished: false,
             size: 0,
         };
@@ -107,7 +110,7 @@ impl Unpacked {
     /// Returns what the tree has; none where something was replaced, moved or copied up, and counting would mean looking.
     pub(crate) fn census(&self) -> Option<Census> {
         let simple = !self.finished && self.stands_alone() && !self.tree.has_replaced();
-        simple.then(|| Census { directories: self.tree.count(), names: self.names })
+        simple.then(|| Census { directories: self.tree.count(), names: self.names, bytes: self.bytes })
     }
 
     /// Returns the metadata of the root directory, if the layer has an entry for it.

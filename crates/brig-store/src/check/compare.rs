@@ -110,7 +110,11 @@ fn metadata(found: &Stat, wanted: &Stat) -> Option<&'static str> {
     if kind != FileType::Directory && found.st_size != wanted.st_size {
         return Some("size");
     }
-    if !is_mark && (found.st_mtime, found.st_mtime_nsec) != (wanted.st_mtime, wanted.st_mtime_nsec) {
+    // A directory that no entry describes has the time at which it was made.
+    if kind != FileType::Directory
+        && !is_mark
+        && (found.st_mtime, found.st_mtime_nsec) != (wanted.st_mtime, wanted.st_mtime_nsec)
+    {
         return Some("time");
     }
     None

@@ -93,6 +93,7 @@ impl Unpacked {
         }
         begun.map_err(Fault::io("create", path))?;
         self.names += 1;
+        self.bytes += entry.size;
         let extent = Extent { size: entry.size, pieces: entry.sparse.as_deref() };
         self.size += self.tree.place.fill_file(path, extent, &Attributes::of_entry(entry), tarball)?;
         Ok(())
