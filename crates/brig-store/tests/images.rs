@@ -81,7 +81,7 @@ fn removal_frees_what_nobody_else_needs() {
     let one = add(store, &image("one"), &["one", "also"]).unwrap();
     add(store, &image("two"), &["two"]).unwrap();
     assert_eq!(place.counts(), (7, 3, 0), "two images share a layer");
-    let in_use = InUse { images: vec![(one.id.clone(), "web".to_owned())], layers: one.layer_names.clone() };
+    let in_use = InUse { images: vec![(one.id.clone(), "container web".to_owned())], layers: one.layer_names.clone() };
     // One name of two.
     let removed = store.remove("also", &|| Ok(in_use.clone()), false).unwrap();
     assert_eq!((removed.untagged.len(), removed.deleted), (1, None));
