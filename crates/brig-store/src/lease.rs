@@ -25,7 +25,7 @@ pub(crate) struct Needs {
     pub(crate) layers: Vec<String>,
 }
 
-/// A hold on an image: its layers stay for as long as the value lives, whatever is removed and collected meanwhile.
+/// A hold on an image: its layers and its blobs stay for as long as the value lives, whatever is removed and collected meanwhile.
 pub struct Hold {
     _lease: Lease,
 }
@@ -37,16 +37,20 @@ impl std::fmt::Debug for Hold {
 }
 
 impl Store {
-    /// Protects an image's layers from the collector until the caller has recorded that it uses them.
+    /// Protects an image from the collector, until the caller has recorded that it uses it, or needs it no more.
     ///
-    /// Fails with [`Error::NoSuchImage`] if they were collected since the image was looked up.
+    /// Fails with [`Error::NoSuchImage`] if it was removed since it was looked up.
     pub fn hold(&self, image: &Image) -> Result<Hold> {
-        let needs = Needs { blobs: vec![image.id.clone(), image.manifest.clone()], layers: image.layer_names.clone() };
+        let gone = || Error::NoSuchImage(image.id.to_string());
+        let record = self.read_image(&image.id)?.ok_or_else(gone)?;
+        let mut needs = Needs { blobs: vec![record.id, record.manifest], layers: image.layer_names.clone() };
+        needs.blobs.extend(record.layers.into_iter().map(|layer| layer.blob.digest));
         let lease = self.lease(&needs)?;
-        if image.layers.iter().all(|layer| layer.symlink_metadata().is_ok()) {
+        let listed = self.read_image(&image.id)?.is_some();
+        if listed && image.layers.iter().all(|layer| layer.symlink_metadata().is_ok()) {
             Ok(Hold { _lease: lease })
         } else {
-            Err(Error::NoSuchImage(image.id.to_string()))
+            Err(gone())
         }
     }
 }

@@ -109,8 +109,10 @@ fn a_hold_outlives_removal() {
     let one = add(&place.store, &image("one"), &["one"]).unwrap();
     let hold = place.store.hold(&one).unwrap();
     place.store.remove("one", &InUse::nobody, false).unwrap();
+    let (blobs, ..) = place.counts();
     place.store.collect(&InUse::nobody, Duration::ZERO).unwrap();
     assert!(one.layers.iter().all(|layer| layer.is_dir()));
+    assert_eq!(place.counts().0, blobs);
     drop(hold);
     place.store.collect(&InUse::nobody, Duration::ZERO).unwrap();
     assert_eq!(place.counts(), (0, 0, 0));
