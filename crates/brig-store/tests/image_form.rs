@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use common::{Place, add_layers, both};
 use proptest::prelude::*;
@@ -20,7 +20,7 @@ struct Seen {
     time: Option<(i64, i64)>,
     device: u64,
     links: Option<u64>,
-    first_name: Option<String>,
+    first_name: Option<PathBuf>,
     attributes: BTreeMap<Vec<u8>, Vec<u8>>,
     content: Vec<u8>,
 }
@@ -39,21 +39,18 @@ fn attributes(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
 }
 
 /// Walks a tree. Times and numbers of links of directories that no entry describes are the file system's own.
-fn walk(root: &Path) -> BTreeMap<String, Seen> {
+fn walk(root: &Path) -> BTreeMap<PathBuf, Seen> {
     let mut all = BTreeMap::new();
-    let mut inodes: BTreeMap<u64, String> = BTreeMap::new();
-    let mut rest = vec![String::new()];
+    let mut inodes: BTreeMap<u64, PathBuf> = BTreeMap::new();
+    let mut rest = vec![PathBuf::new()];
     while let Some(name) = rest.pop() {
         let path = root.join(&name);
         // Through the magic link to the root itself.
-        let stat = if name.is_empty() { path.metadata() } else { path.symlink_metadata() }.unwrap();
+        let stat = if name.as_os_str().is_empty() { path.metadata() } else { path.symlink_metadata() }.unwrap();
         let kind = stat.file_type();
         if kind.is_dir() {
-            let mut names: Vec<String> = std::fs::read_dir(&path)
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                .map(|child| if name.is_empty() { child } else { format!("{name}/{child}") })
-                .collect();
+            let mut names: Vec<PathBuf> =
+                std::fs::read_dir(&path).unwrap().map(|entry| name.join(entry.unwrap().file_name())).collect();
             names.sort();
             rest.extend(names.into_iter().rev());
         }
@@ -71,7 +68,7 @@ fn walk(root: &Path) -> BTreeMap<String, Seen> {
             device: stat.rdev(),
             links: (!kind.is_dir()).then(|| stat.nlink()),
             first_name,
-            attributes: if name.is_empty() { BTreeMap::new() } else { attributes(&path) },
+            attributes: if name.as_os_str().is_empty() { BTreeMap::new() } else { attributes(&path) },
             content,
         };
         all.insert(name, seen);
@@ -95,7 +92,7 @@ fn compare(layers: &[Vec<u8>]) {
             for (below, above) in directories.iter().zip(&images) {
                 assert_eq!(below.keys().collect::<Vec<_>>(), above.keys().collect::<Vec<_>>());
                 for (name, seen) in below {
-                    assert_eq!(*seen, above[name], "{name}");
+                    assert_eq!(*seen, above[name], "{}", name.display());
                 }
             }
         }
