@@ -11,13 +11,16 @@
 //! what the kernel accounted to all of them together. Every exit status and output is checked. A peer that is not there
 //! is named as missing. Figures are medians; the least value stands beside them.
 
+mod commit;
 mod docker;
 mod images;
+mod list;
 mod measure;
 mod memory;
 mod peers;
 mod place;
 mod pull;
+mod push;
 mod recipe;
 mod runtime;
 mod table;
@@ -31,11 +34,15 @@ const HELP: &str = "\
 cargo xtask bench [--count N] [--pulls N] [--only CASE[,CASE]] [--cold] [--keep] [--no-build]
 
   --count N    runs of each command (30)
-  --pulls N    pulls by each engine (5)
-  --only ...   of: none, bridge, exec, memory, pull, layers, files, cache, runtime (all)
+  --pulls N    pulls, pushes and commits by each engine (5)
+  --only ...   of: none, bridge, exec, memory, pull, push, commit, images, layers, files, cache, runtime (all)
   --cold       measure each command after a pause, and not as in a row of starts (see below)
   --keep       leave the recipe, the bundle and the strace of the kernel alone in target/bench
   --no-build   take target/release as it is
+
+  push         the image of `pull` to an empty registry, beside `skopeo copy` from an OCI layout and `podman push`
+  commit       10 MB written in a container of that image, beside `podman commit`, flushing included
+  images       the listing of 1,000 images, beside a program that opens and reads 1,000 small files
 
 Needs root. Peers that are measured when they are installed: runc, crun, podman, docker (with a dockerd that answers; DOCKER_HOST).
 On cgroup v1 the kernel makes a start after a pause wait some 10 ms, whoever starts; a start that follows another closely
@@ -53,7 +60,8 @@ struct Options {
     build: bool,
 }
 
-const CASES: [&str; 9] = ["none", "bridge", "exec", "memory", "pull", "layers", "files", "cache", "runtime"];
+const CASES: [&str; 12] =
+    ["none", "bridge", "exec", "memory", "pull", "push", "commit", "images", "layers", "files", "cache", "runtime"];
 
 impl Options {
     fn parse(words: &[&str]) -> Result<Option<Self>> {
@@ -152,6 +160,15 @@ fn engine_cases(options: &Options, place: &Place) -> Result<Option<String>> {
     }
     if options.wants("pull") {
         pull::run(&engines, place, options.pulls)?;
+    }
+    if options.wants("push") {
+        push::run(&engines, place, options.pulls)?;
+    }
+    if options.wants("commit") {
+        commit::run(&engines, place, options.pulls)?;
+    }
+    if options.wants("images") {
+        list::run(place, options.count)?;
     }
     if options.wants("layers") {
         images::layers(&engines, place, options.pulls)?;

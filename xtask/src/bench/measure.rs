@@ -1,5 +1,6 @@
 //! One timed command, and many of them in turn.
 
+use super::place::Place;
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{UsageWho, getrusage};
 use rustix::process::{WaitId, WaitIdOptions};
@@ -10,6 +11,9 @@ use std::time::{Duration, Instant};
 
 /// The longest that anything of a command may stay after it returned.
 const LEFT_MAX: Duration = Duration::from_secs(30);
+
+/// How much of an output that was not expected is shown, in characters.
+const SHOWN_MAX: usize = 500;
 
 /// The pause before each run.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -32,6 +36,8 @@ pub struct Peer {
     pub without_unified: bool,
     /// Done before each run, outside of the clock.
     pub before: Box<dyn Fn() -> Result<()> + Sync>,
+    /// Done after each run, outside of the clock: whether the work was done, if the output cannot tell.
+    pub after: Box<dyn Fn() -> Result<()> + Sync>,
     /// Whether the work is done by these processes, so that their CPU time says it all.
     pub counts_cpu: bool,
 }
@@ -49,6 +55,7 @@ impl Peer {
             gone: Box::new(|| true),
             without_unified: false,
             before: Box::new(|| Ok(())),
+            after: Box::new(|| Ok(())),
             counts_cpu: true,
         }
     }
@@ -119,7 +126,9 @@ pub fn rounds(peers: &[Peer], warm: Option<&Peer>, count: usize, unmeasured: usi
             if let Some(warm) = warm {
                 once(warm)?;
             }
-            let sample = once(peer).with_context(|| format!("{}, run {round}", peer.name))?;
+            let context = || format!("{}, run {round}", peer.name);
+            let sample = once(peer).with_context(context)?;
+            (peer.after)().with_context(context)?;
             if round >= unmeasured {
                 series.samples.push(sample);
             }
@@ -198,9 +207,15 @@ fn timed(peer: &Peer) -> Result<Sample> {
         bail!("`{command}` ended with {status:?} instead of {}: {}{}", peer.status, text(&errors), text(&output));
     }
     if let Some(expected) = peer.output.filter(|expected| *expected != text(&output)) {
-        bail!("`{}` did not say `{expected}`: {}{}", peer.command.join(" "), text(&errors), text(&output));
+        let (command, said) = (peer.command.join(" "), text(&output));
+        bail!("`{command}` did not say `{}`: {}{}", start(expected), text(&errors), start(&said));
     }
     Ok(Sample { returned, wall, cpu })
+}
+
+/// The first part of a text, which may be a long one.
+fn start(text: &str) -> String {
+    text.chars().take(SHOWN_MAX).collect()
 }
 
 /// Waits for the one process that was adopted since, and returns its status.
@@ -259,6 +274,25 @@ pub fn cpu_of_children() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let micros = |t: nix::sys::time::TimeVal| u64::try_from(t.tv_sec() * 1_000_000 + t.tv_usec()).unwrap_or(0);
     Ok(Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time())))
+}
+
+/// Runs a peer's command once more, and returns the most memory that one of its processes held, in MiB.
+pub fn peak(place: &Place, peer: &Peer) -> Result<f64> {
+    let (program, to) = (place.text("bench-peak"), place.text("peak"));
+    (peer.before)()?;
+    plain(&[&[program, to.clone()], peer.command.as_slice()].concat())?;
+    (peer.after)().with_context(|| peer.name.clone())?;
+    let kibibytes: f64 = std::fs::read_to_string(&to)?.trim().parse()?;
+    Ok(kibibytes / 1024.0)
+}
+
+/// Prints the peak of each.
+pub fn print_peaks(place: &Place, peers: &[Peer]) -> Result<()> {
+    println!("{:34} {:>9}", "peak memory of one process", "MiB");
+    for peer in peers {
+        println!("{:34} {:>9.1}", peer.name, peak(place, peer)?);
+    }
+    Ok(())
 }
 
 /// Runs a command to its end outside of any measurement; returns what it wrote.

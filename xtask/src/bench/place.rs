@@ -45,9 +45,12 @@ impl Place {
         use rustix::mount::MountPropagationFlags as Propagation;
         rustix::mount::mount_change("/", Propagation::DOWNSTREAM | Propagation::REC)?;
         brig_sys::interface::loopback_up()?;
-        // Where CNI writes whatever it is told; and /sys shows the interfaces of the namespace it was mounted in.
-        if Path::new("/var/lib/cni").is_dir() {
-            rustix::mount::mount("bench", "/var/lib/cni", "tmpfs", rustix::mount::MountFlags::empty(), None)?;
+        // Where CNI writes whatever it is told, and podman and skopeo which registry had which blob; and /sys shows
+        // the interfaces of the namespace it was mounted in.
+        for directory in ["/var/lib/cni", "/var/lib/containers"] {
+            if Path::new(directory).is_dir() {
+                rustix::mount::mount("bench", directory, "tmpfs", rustix::mount::MountFlags::empty(), None)?;
+            }
         }
         let directory = tempfile::Builder::new().prefix("brig-bench.").tempdir_in("/var/tmp")?;
         let place = Self { directory, kept: keep.then(|| root.join("target/bench")) };
@@ -60,6 +63,7 @@ impl Place {
             ("bench-bare", "bench-bare"),
             ("bench-peak", "bench-peak"),
             ("bench-unpack", "bench-unpack"),
+            ("bench-read", "bench-read"),
             ("bench-noop", "rootfs/bin/noop"),
         ]) {
             place.copy(&built.join(program), to)?;

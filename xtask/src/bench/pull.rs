@@ -1,7 +1,7 @@
 //! Pull and unpack of an image of about 300 MB in 6 gzip layers, from Debian's registry on loopback.
 
 use super::docker::Docker;
-use super::measure::{Peer, Series, plain, rounds};
+use super::measure::{Peer, Series, peak, rounds};
 use super::peers::{Engines, installed, words};
 use super::place::Place;
 use super::table::{self, Target};
@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use testkit::image::{Compression, Image, Layer, Meta};
 use testkit::registry::Registry;
 
-const LAYERS: usize = 6;
+/// The layers of the image.
+pub const LAYERS: usize = 6;
 const LAYER_BYTES: usize = 50_000_000;
 /// A file larger than this would be a layer of its own.
 const FILE_MAX: u64 = 8_000_000;
@@ -98,12 +99,7 @@ pub fn peers(engines: &Engines, place: &Place, name: &str, flush: bool, umoci: b
 
 /// Pulls by each engine in turn, into a new storage each time, beside the least that any of them could do.
 pub fn run(engines: &Engines, place: &Place, count: usize) -> Result<()> {
-    eprintln!("making an image of this machine's files");
-    let layers = layers()?;
-    let size: usize = layers.iter().map(Vec::len).sum();
-    let image = Image::new(&layers, Compression::Gzip, "{}");
-    drop(layers);
-    let compressed: usize = image.layers.iter().map(Vec::len).sum();
+    let (image, sizes) = image()?;
     let registry = Registry::start();
     registry.push(&image, "bench/files", "latest");
     let docker = engines.docker.then(|| Docker::reach(&image)).transpose().unwrap_or_else(|error| {
@@ -119,17 +115,26 @@ pub fn run(engines: &Engines, place: &Place, count: usize) -> Result<()> {
         all.extend(docker.iter().map(|docker| docker.pull(&format!("docker pull{title}"), flush)));
     }
     let result = rounds(&all, None, count, 1)?;
-    let mb = |bytes: usize| bytes / 1_000_000;
-    table::print(
-        &format!("pull of {} MB ({} MB as {LAYERS} gzip layers) from loopback", mb(size), mb(compressed)),
-        &result,
-        None,
-    );
+    table::print(&format!("pull of {sizes} from loopback"), &result, None);
     targets(&result);
     for form in [Form::Directories, Form::Erofs] {
-        peak(place, form, &name)?;
+        let (root, run) = homes(place, form.word());
+        let pull = peer("", brig(place, form, &["pull", "--quiet", &name]), &root, &run, false);
+        let found = peak(place, &pull)?;
+        clear(Path::new(&root), Path::new(&run))?;
+        Target::at_most(&format!("peak memory of brig --layers {} pull, MiB", form.word()), found, 64.0).print();
     }
     docker.map_or(Ok(()), Docker::finish)
+}
+
+/// The image, and how large it is, in words.
+pub fn image() -> Result<(Image, String)> {
+    eprintln!("making an image of this machine's files");
+    let layers = layers_of(LAYER_BYTES, LAYERS)?;
+    let image = Image::new(&layers, Compression::Gzip, "{}");
+    let mb = |layers: &[Vec<u8>]| layers.iter().map(Vec::len).sum::<usize>() / 1_000_000;
+    let sizes = format!("{} MB ({} MB as {LAYERS} gzip layers)", mb(&layers), mb(&image.layers));
+    Ok((image, sizes))
 }
 
 /// The least that a pull could do: `bench-unpack` on the same layers.
@@ -146,15 +151,17 @@ fn yardstick(place: &Place, image: &Image) -> Result<Peer> {
     Ok(peer(YARDSTICK, command, &root, &run, false))
 }
 
+/// The fastest of those that a user would pick instead.
+pub fn fastest_other<'a>(all: impl Iterator<Item = &'a Series>) -> Option<&'a Series> {
+    let others = ["podman", "skopeo", "docker"];
+    all.filter(|series| others.iter().any(|other| series.name.starts_with(other)))
+        .min_by_key(|series| series.of(|s| s.wall).0)
+}
+
 /// Says what was wanted, and what came out.
 fn targets(all: &[Series]) {
-    let others = ["podman", "skopeo", "docker"];
     let flushed = |series: &&Series| series.name.ends_with("sync -f");
-    let fastest = all
-        .iter()
-        .filter(flushed)
-        .filter(|series| others.iter().any(|other| series.name.starts_with(other)))
-        .min_by_key(|series| series.of(|s| s.wall).0);
+    let fastest = fastest_other(all.iter().filter(flushed));
     for brig in all.iter().filter(|series| series.name.starts_with("brig")).filter(flushed) {
         if let Some(least) = all.iter().find(|series| series.name == YARDSTICK) {
             Target::at_most(&format!("{} against {YARDSTICK}", brig.name), times(brig, least), 1.5).print();
@@ -163,19 +170,6 @@ fn targets(all: &[Series]) {
             Target::at_least(&format!("{} against {}", other.name, brig.name), times(other, brig), 3.0).print();
         }
     }
-}
-
-/// Pulls once more, and says how much memory that took.
-fn peak(place: &Place, form: Form, name: &str) -> Result<()> {
-    let (root, run) = homes(place, form.word());
-    clear(Path::new(&root), Path::new(&run))?;
-    let to = place.text("peak");
-    let pull = brig(place, form, &["pull", "--quiet", name]);
-    plain(&words(&[&[&place.text("bench-peak"), &to], &pull.iter().map(String::as_str).collect::<Vec<_>>()]))?;
-    let peak: f64 = std::fs::read_to_string(&to)?.trim().parse()?;
-    clear(Path::new(&root), Path::new(&run))?;
-    Target::at_most(&format!("peak memory of brig --layers {} pull, MiB", form.word()), peak / 1024.0, 64.0).print();
-    Ok(())
 }
 
 fn peer(title: &str, pull: Vec<String>, root: &str, run: &str, flush: bool) -> Peer {
@@ -198,8 +192,8 @@ pub const ASIDE: &str = "aside";
 /// one, so that who makes many files right after many were removed takes ten times as long, whoever it is.
 pub fn clear(root: &Path, run: &Path) -> Result<()> {
     for directory in [root, run] {
-        for place in ["overlay", ""] {
-            // Podman keeps its storage mounted on itself.
+        for place in ["overlay", "mnt", ""] {
+            // Podman keeps its storage mounted on itself, brig its layers that are images.
             let _ = rustix::mount::unmount(directory.join(place), rustix::mount::UnmountFlags::DETACH);
         }
         let aside = directory.with_file_name(ASIDE);
@@ -216,10 +210,6 @@ pub fn clear(root: &Path, run: &Path) -> Result<()> {
 /// Makes one layer of files of this machine.
 pub fn some_files(bytes: usize) -> Result<Vec<u8>> {
     layers_of(bytes, 1)?.pop().context("no files")
-}
-
-fn layers() -> Result<Vec<Vec<u8>>> {
-    layers_of(LAYER_BYTES, LAYERS)
 }
 
 /// Takes files of /usr, in the order of their names, until the layers are full.
