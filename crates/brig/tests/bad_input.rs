@@ -162,7 +162,7 @@ fn a_pull_that_was_broken_off_goes_on() {
     let liar = Liar::start();
     liar.serve(&image, "app", "1");
     let path = format!("/v2/app/blobs/{}", layer.0);
-    liar.change(&path, |answer| (answer.break_after, answer.breaks) = (Some(100_000), 1000));
+    liar.change(&path, |answer| (answer.break_after, answer.breaks) = (Some(20_000), 1000));
     let name = format!("{}/app:1", liar.host());
     let mut command = engine.command(&["pull", &name]);
     let mut child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
