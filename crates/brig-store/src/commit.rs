@@ -7,7 +7,7 @@
 //! ```
 
 use std::fs::File;
-use std::io::{BufRead, BufWriter, Write};
+use std::io::{BufRead, Write};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::archive::descriptor;
 use crate::error::{Error, Result};
-use crate::hash::{self, Hasher};
+use crate::hash;
 use crate::image::{Image, LayerRecord};
 use crate::ingest::{Incoming, NewImage, write_record};
 use crate::layers::{self, Census, Record, RootRecord};
@@ -28,9 +28,6 @@ use crate::pump::{Outlet, pump};
 use crate::snapshot::{self, Rules, Taken};
 use crate::stream::Ids;
 use crate::{Store, disk};
-
-/// Docker's media type of a layer in gzip.
-const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
 /// What a commit is made of, and what it says about itself.
 pub struct Commit<'a> {
@@ -74,8 +71,8 @@ pub struct Committed {
 /// The new layer, in the lease's directory.
 struct Layer {
     taken: Taken,
+    /// The digest of its tar, which is its blob.
     diff_id: Digest,
-    blob: Digest,
     size: u64,
     root: Option<RootRecord>,
 }
@@ -85,10 +82,7 @@ impl Store {
     pub fn commit(&self, commit: &Commit<'_>, observer: &dyn Observer) -> Result<Committed> {
         // 1. The image, protected from the collector while it is built upon.
         let base = self.read_image(&commit.base.id)?.ok_or_else(|| Error::NoSuchImage(commit.base.id.to_string()))?;
-        let mut needs = Needs::default();
-        needs.blobs.extend([base.id.clone(), base.manifest.clone()]);
-        needs.blobs.extend(base.layers.iter().map(|layer| layer.blob.digest.clone()));
-        needs.layers.extend(base.layers.iter().map(|layer| layer.name.clone()));
+        let mut needs = Needs::of(&base);
         let lease = self.lease(&needs)?;
         if self.read_image(&base.id)?.is_none() {
             return Err(Error::NoSuchImage(base.id.to_string()));
@@ -102,11 +96,11 @@ impl Store {
         let mut layers = base.layers.clone();
         let docker = base.manifest_type.as_deref() == Some(media_type::DOCKER_MANIFEST);
         if is_new {
-            let media = if docker { DOCKER_LAYER_GZIP } else { media_type::OCI_LAYER_GZIP };
+            let media = if docker { media_type::DOCKER_LAYER } else { media_type::OCI_LAYER };
             layers.push(LayerRecord {
                 name: layers::alone_name(&layer.diff_id),
                 diff_id: layer.diff_id.clone(),
-                blob: descriptor(media, layer.blob.clone(), layer.size),
+                blob: descriptor(media, layer.diff_id.clone(), layer.size),
                 size: layer.taken.bytes,
             });
         }
@@ -121,7 +115,7 @@ impl Store {
             Err(source) => return Err(Error::Document { digest: manifest_digest, source }),
         };
         // 4. Protected too, before anything of it has a name that a collector looks at.
-        needs.blobs.extend([manifest_digest.clone(), parsed.config.digest.clone(), layer.blob.clone()]);
+        needs.blobs.extend([manifest_digest.clone(), parsed.config.digest.clone(), layer.diff_id.clone()]);
         needs.layers.push(layers::alone_name(&layer.diff_id));
         self.extend(&lease, &needs)?;
         // 5. Durable, then visible.
@@ -134,7 +128,7 @@ impl Store {
             manifest: &parsed,
             config: &config,
             config_raw: &config_raw,
-            blobs: if is_new { vec![(blob_path, layer.blob)] } else { Vec::new() },
+            blobs: if is_new { vec![(blob_path, layer.diff_id)] } else { Vec::new() },
             trees: if is_new { vec![(staging, name)] } else { Vec::new() },
             layers,
             root: Some(layer.root.unwrap_or(root)),
@@ -147,7 +141,7 @@ impl Store {
     }
 }
 
-/// Reads the writable layer into `staging` and, compressed, into the file `blob`.
+/// Reads the writable layer into `staging` and, as a tar, into the file `blob`.
 fn take_layer(commit: &Commit<'_>, staging: &Path, blob: &Path, observer: &dyn Observer) -> Result<Layer> {
     let tree = staging.join("tree");
     disk::make_directory(&tree)?;
@@ -165,19 +159,19 @@ fn take_layer(commit: &Commit<'_>, staging: &Path, blob: &Path, observer: &dyn O
     let cancelled = || observer.cancelled();
     let rules = Rules { ids: commit.ids, skip: commit.skip, root: root.is_some(), cancelled: &cancelled };
     use std::os::fd::AsFd;
-    let (taken, packed) = std::thread::scope(|scope| {
-        let packer = scope.spawn(|| compress(outlet, &file));
+    let (taken, kept) = std::thread::scope(|scope| {
+        let keeper = scope.spawn(|| keep(outlet, &file));
         let taken = snapshot::take(commit.upper, tree_fd.as_fd(), &rules, inlet.into_writer());
-        (taken, packer.join())
+        (taken, keeper.join())
     });
     // If the file could not be written, the walk only knows that nobody listens any more.
-    let (diff_id, digest, size) = match packed {
-        Ok(packed) => packed.map_err(Error::io("write", blob.display()))?,
+    let (diff_id, size) = match kept {
+        Ok(kept) => kept.map_err(Error::io("write", blob.display()))?,
         Err(_) => return Err(Error::Cancelled),
     };
     let taken = match taken {
         Err(_) if observer.cancelled() => return Err(Error::Cancelled),
-        Err(source) => return Err(Error::Layer { layer: digest, source }),
+        Err(source) => return Err(Error::Layer { layer: diff_id, source }),
         Ok(taken) => taken,
     };
     let census = Some(Census { directories: taken.directories, names: taken.names, bytes: taken.logical });
@@ -190,47 +184,23 @@ fn take_layer(commit: &Commit<'_>, staging: &Path, blob: &Path, observer: &dyn O
         census,
     };
     write_record(staging, &record)?;
-    Ok(Layer { taken, diff_id, blob: digest, size, root })
+    Ok(Layer { taken, diff_id, size, root })
 }
 
-/// Compresses what comes out of a pump; returns the digest of what came, and digest and size of what was written.
-fn compress(mut outlet: Outlet, file: &File) -> std::io::Result<(Digest, Digest, u64)> {
-    let writer =
-        Counted { file: BufWriter::with_capacity(256 << 10, file), hash: Hasher::new(Algorithm::Sha256), size: 0 };
-    let mut encoder = flate2::write::GzEncoder::new(writer, flate2::Compression::fast());
+/// Writes what comes out of a pump to a file; returns its digest and its size.
+fn keep(mut outlet: Outlet, mut file: &File) -> std::io::Result<(Digest, u64)> {
+    let mut size = 0;
     loop {
         let piece = outlet.fill_buf()?;
         if piece.is_empty() {
             break;
         }
-        encoder.write_all(piece)?;
+        file.write_all(piece)?;
         let length = piece.len();
+        size += length as u64;
         outlet.consume(length);
     }
-    let diff_id = outlet.finish()?;
-    let mut writer = encoder.finish()?;
-    writer.flush()?;
-    Ok((diff_id, writer.hash.finish(), writer.size))
-}
-
-/// A writer that counts and hashes what passes.
-struct Counted<'a> {
-    file: BufWriter<&'a File>,
-    hash: Hasher,
-    size: u64,
-}
-
-impl Write for Counted<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let length = self.file.write(bytes)?;
-        self.hash.update(&bytes[..length]);
-        self.size += length as u64;
-        Ok(length)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
-    }
+    Ok((outlet.finish()?, size))
 }
 
 fn malformed(id: &Digest, reason: &str) -> Error {

@@ -13,7 +13,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::image::Image;
+use crate::image::{Image, ImageRecord};
 use crate::observe::{Observer, Silent};
 use crate::{Store, disk};
 
@@ -23,6 +23,15 @@ pub(crate) struct Needs {
     pub(crate) blobs: Vec<Digest>,
     /// Names of layer directories.
     pub(crate) layers: Vec<String>,
+}
+
+impl Needs {
+    /// Everything that an image has.
+    pub(crate) fn of(record: &ImageRecord) -> Self {
+        let mut blobs = vec![record.id.clone(), record.manifest.clone()];
+        blobs.extend(record.layers.iter().map(|layer| layer.blob.digest.clone()));
+        Self { blobs, layers: record.layers.iter().map(|layer| layer.name.clone()).collect() }
+    }
 }
 
 /// A hold on an image: its layers and its blobs stay for as long as the value lives, whatever is removed and collected meanwhile.
@@ -43,9 +52,7 @@ impl Store {
     pub fn hold(&self, image: &Image) -> Result<Hold> {
         let gone = || Error::NoSuchImage(image.id.to_string());
         let record = self.read_image(&image.id)?.ok_or_else(gone)?;
-        let mut needs = Needs { blobs: vec![record.id, record.manifest], layers: image.layer_names.clone() };
-        needs.blobs.extend(record.layers.into_iter().map(|layer| layer.blob.digest));
-        let lease = self.lease(&needs)?;
+        let lease = self.lease(&Needs::of(&record))?;
         let listed = self.read_image(&image.id)?.is_some();
         if listed && image.layers.iter().all(|layer| layer.symlink_metadata().is_ok()) {
             Ok(Hold { _lease: lease })

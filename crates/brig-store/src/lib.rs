@@ -22,6 +22,7 @@ mod blobs;
 mod check;
 mod collect;
 mod commit;
+mod compress;
 mod compression;
 mod disk;
 mod erofs;

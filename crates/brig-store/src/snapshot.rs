@@ -1,7 +1,7 @@
 //! A container's writable layer becomes a layer of an image: read once, written twice.
 //!
 //! ```text
-//!   upper --> Walk --+--> tar --> [pump] --> sha256 (diff id) --> gzip --> sha256 --> blob
+//!   upper --> Walk --+--> tar --> [pump] --> sha256 (diff id) --> blob                (compress.rs, when it is pushed)
 //!                    `--> tree, as unpacking that tar would make it; file data shared by reflink where the file system can
 //!
 //!   in the upper              in the tar                in the tree

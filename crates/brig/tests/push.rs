@@ -117,6 +117,37 @@ fn all_platforms_go_along_and_what_is_not_here_is_fetched() {
 }
 
 #[test]
+fn a_commit_is_compressed_once_when_it_is_pushed() {
+    let engine = Engine::new();
+    let (registry, other) = (Registry::start(), Registry::start());
+    let script = "i=0; while [ $i -lt 20000 ]; do echo line $i of many; i=$((i+1)); done > /lines";
+    engine.brig(&["run", "--name", "web", "--network", "none", "busybox", "sh", "-c", script]).ok();
+    engine.brig(&["commit", "web", "made"]).ok();
+    let id = || engine.brig(&["image", "inspect", "-f", "{{.Id}}", "made"]).ok();
+    let before = id();
+    let layers = |registry: &Registry| -> Vec<(String, u64)> {
+        let manifest: serde_json::Value = serde_json::from_slice(&registry.get("/v2/made/manifests/v1").1).unwrap();
+        let layers = manifest["layers"].as_array().unwrap().iter();
+        layers.map(|l| (l["mediaType"].as_str().unwrap().to_owned(), l["size"].as_u64().unwrap())).collect()
+    };
+    let first = engine.brig(&["push", "-q", "made", &format!("{}/made:v1", registry.host())]).ok();
+    assert_eq!(engine.brig(&["push", "-q", "made", &format!("{}/made:v1", other.host())]).ok(), first);
+    let pushed = layers(&registry);
+    assert!(pushed.iter().all(|(kind, _)| kind.ends_with("gzip")), "{pushed:?}");
+    assert!(pushed.last().unwrap().1 < 100_000, "{pushed:?}");
+    assert_eq!((layers(&other), id()), (pushed, before), "the image is the same");
+    // Nothing is lost, and of the plain tar nothing is left.
+    engine.brig(&["image", "prune", "-f"]).ok();
+    engine.brig(&["system", "check", "--deep"]).ok();
+    let tail = ["run", "--rm", "--network", "none"];
+    assert_eq!(engine.brig(&[&tail[..], &["made", "tail", "-n1", "/lines"]].concat()).ok(), "line 19999 of many");
+    let there = Engine::beside();
+    let name = format!("{}/made:v1", other.host());
+    assert_eq!(there.brig(&["pull", "-q", &name]).ok(), id());
+    assert_eq!(there.brig(&[&tail[..], &[&name, "tail", "-n1", "/lines"]].concat()).ok(), "line 19999 of many");
+}
+
+#[test]
 fn images_that_were_loaded_or_imported_can_be_pushed() {
     let engine = Engine::new();
     let registry = Registry::start();

@@ -6,7 +6,8 @@
 //!              what is not in the store comes from where the index was pulled
 //! ```
 //!
-//! The bytes are those that were received: the store keeps blobs as they came, so digests stay what they were.
+//! The bytes are those that were received: the store keeps blobs as they came, so digests stay what they were. Only layers of
+//! images that came from no registry, and are plain tars, are compressed first.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -54,6 +55,11 @@ impl Images<'_> {
         let image = self.local(name)?;
         let reference = self.destination(destination.unwrap_or(name))?;
         let message = || format!("cannot push image `{}`", reference.familiar());
+        // What was committed, imported or loaded as a plain tar travels compressed. What came from a registry keeps its digest.
+        let made_here = Some(&image).filter(|image| image.origins.is_empty());
+        let compressed = made_here.map(|image| self.store.compress(image, observer)).transpose();
+        let compressed = compressed.map_err(|error| failure::store(message(), error))?.flatten();
+        let image = compressed.unwrap_or(image);
         let _hold = self.store.hold(&image).map_err(|error| failure::store(message(), error))?;
         let client = self.client()?;
         let mut transfer = Transfer::new(self.store, client, &reference, observer);
