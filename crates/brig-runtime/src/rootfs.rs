@@ -257,7 +257,12 @@ fn mount_cgroups(target: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool, o
     };
     if layout.is_pure_v2() {
         let directory = cgroup.directories().next().unwrap_or_default();
-        return attach(open_one(&layout.hierarchies[0], &directory)?.as_fd(), target);
+        let one = match open_one(&layout.hierarchies[0], &directory) {
+            // A user's container without a cgroup of its own sees nobody's.
+            Err(error) if !own_namespace && error.kind() == io::ErrorKind::NotFound => empty_directory(),
+            one => one,
+        };
+        return attach(one?.as_fd(), target);
     }
     let data = vec![("mode".into(), Some("755".into())), ("size".into(), Some("64k".into()))];
     let base = new_file_system(
@@ -509,15 +514,19 @@ pub(crate) fn mask(root: &Root, paths: &[String]) -> Result<(), Error> {
             attach(clone_of(empty.as_fd(), false).step(step)?.as_fd(), target.as_fd()).step(step)?;
         } else {
             // The first use attaches the mount itself: kernels before 6.15 clone attached mounts only.
-            let attributes = Attributes { set: RDONLY, ..Attributes::default() };
-            let data = vec![("size".into(), Some("0k".into())), ("nr_inodes".into(), Some("1".into()))];
-            let options = Options { attributes, data, ..Options::default() };
-            let made = new_file_system("tmpfs", "tmpfs", &options).step(step)?;
+            let made = empty_directory().step(step)?;
             attach(made.as_fd(), target.as_fd()).step(step)?;
             empty = Some(made);
         }
     }
     Ok(())
+}
+
+/// Makes a directory in which there is nothing and can be nothing.
+fn empty_directory() -> io::Result<OwnedFd> {
+    let attributes = Attributes { set: RDONLY, ..Attributes::default() };
+    let data = vec![("size".into(), Some("0k".into())), ("nr_inodes".into(), Some("1".into()))];
+    new_file_system("tmpfs", "tmpfs", &Options { attributes, data, ..Options::default() })
 }
 
 fn existing(root: &Root, path: &str) -> io::Result<Option<OwnedFd>> {
