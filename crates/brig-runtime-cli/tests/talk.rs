@@ -64,8 +64,9 @@ fn process(args: &[&str]) -> serde_json::Value {
 #[test]
 fn a_terminal_has_a_size_and_the_interrupt_key() {
     let scratch = Scratch::new();
-    let mut spec =
-        scratch.spec(&["sh", "-c", "trap 'echo caught; exit 3' INT; stty size; while read line; do stty size; done"]);
+    // A shell may miss a signal that comes right before it waits for a line; between short sleeps it misses none.
+    let script = "trap 'echo caught; exit 3' INT; stty size; read line; stty size; while :; do sleep 0.1; done";
+    let mut spec = scratch.spec(&["sh", "-c", script]);
     spec["process"]["terminal"] = true.into();
     spec["process"]["consoleSize"] = json!({"height": 33, "width": 111});
     let plan = scratch.plan(spec);
