@@ -46,8 +46,9 @@ fn make_parents(hierarchy: &Hierarchy, directory: &Path) -> Result<(), Error> {
     for path in above.into_iter().rev() {
         let new = make(path).step(|| format!("make the cgroup {}", path.display()))?;
         if new && hierarchy.has("cpuset") {
-            write(&path.join("cgroup.clone_children"), "1")?;
+            // Filled first: whoever is born below while this goes on gets both halves, or none and fills itself.
             cpuset_of(&hierarchy.mount, path)?;
+            write(&path.join("cgroup.clone_children"), "1")?;
         }
     }
     Ok(())
