@@ -9,9 +9,10 @@
 //! `created` is what an answering door says, `running` and `stopped` what /proc says, `paused` what the freezer says. No word
 //! of it is written down, so none can be stale.
 
+use crate::criu::descriptors;
 use crate::failure::{Failure, Step};
 use brig_monitor::records;
-use brig_monitor::state::ProcessId;
+use brig_monitor::state::{ProcessId, now_ns};
 use brig_runtime::cgroup::{self, Cgroup};
 use brig_runtime::hooks::Description;
 use brig_spec::runtime::Spec;
@@ -54,6 +55,30 @@ pub(crate) struct Record {
     /// What its standard descriptors were when it was made; see `criu/descriptors.rs`.
     #[serde(default)]
     pub descriptors: Vec<String>,
+}
+
+impl Record {
+    /// What is to be kept of a container whose first process is `pid`. `given`: it has standard descriptors of this process's.
+    pub fn new(
+        id: &str,
+        pid: i32,
+        bundle: &Path,
+        rootfs: &Path,
+        cgroup: &Cgroup,
+        given: bool,
+    ) -> Result<Self, Failure> {
+        Ok(Self {
+            format: FORMAT,
+            id: id.into(),
+            init: ProcessId::of(pid).step(|| "read the start time of the first process")?,
+            bundle: bundle.into(),
+            rootfs: rootfs.into(),
+            created: now_ns(),
+            owner: rustix::process::geteuid().as_raw(),
+            cgroup: cgroup.to_record(),
+            descriptors: if given { descriptors::own() } else { descriptors::null() },
+        })
+    }
 }
 
 /// A container that this command works on.

@@ -10,11 +10,9 @@
 
 use crate::arguments::Parsed;
 use crate::container::{self, CONFIG_FILE, Container, DOOR, Record};
-use crate::criu::descriptors;
 use crate::failure::{Failure, Step};
 use crate::global::Global;
 use crate::{foreground, sockets};
-use brig_monitor::state::{ProcessId, now_ns};
 use brig_runtime::cgroup::Cgroup;
 use brig_runtime::create::{self, Created, Request, RootMounts, Starting};
 use brig_runtime::hooks::{self, Description, Moment};
@@ -187,17 +185,7 @@ fn bring_up(
 /// What is kept of the container whose first process is `pid`.
 fn record(plan: &Plan<'_>, pid: i32) -> Result<Record, Failure> {
     let terminal = plan.spec.process.as_ref().is_some_and(|process| process.terminal);
-    Ok(Record {
-        format: 1,
-        id: plan.id.into(),
-        init: ProcessId::of(pid).step(|| "read the start time of the first process")?,
-        bundle: plan.options.bundle.clone(),
-        rootfs: plan.rootfs.into(),
-        created: now_ns(),
-        owner: rustix::process::geteuid().as_raw(),
-        cgroup: plan.cgroup.to_record(),
-        descriptors: if terminal { descriptors::null() } else { descriptors::own() },
-    })
+    Record::new(plan.id, pid, &plan.options.bundle, plan.rootfs, plan.cgroup, !terminal)
 }
 
 /// Moves the machine's network devices that the configuration names into the container's network namespace.

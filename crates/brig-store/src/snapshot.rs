@@ -14,15 +14,15 @@
 //! a change, so it stands alone.
 
 use std::collections::HashMap;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
-use crate::stream::{Ids, Part, append, records_of};
+use crate::stream::{Ids, Part, append, names, records_of};
 use crate::tarball::{Fault, lossy};
 use crate::unpack::{Attributes, is_opaque, make_opaque};
 
@@ -104,16 +104,8 @@ impl<W: Write> Walk<'_, W> {
         if depth > DEPTH_MAX {
             return Err(Fault::path(path, "it lies too deep"));
         }
-        let mut names: Vec<CString> = Vec::new();
-        for child in Dir::read_from(upper).map_err(Fault::io("read", path))? {
-            let child = child.map_err(Fault::io("read", path))?;
-            if ![c".", c".."].contains(&child.file_name()) {
-                names.push(child.file_name().to_owned());
-            }
-        }
-        names.sort_unstable();
         let length = path.len();
-        for name in names {
+        for name in names(upper, path)? {
             if (self.rules.cancelled)() {
                 return Err(Fault::Stream(std::io::ErrorKind::Interrupted.into()));
             }

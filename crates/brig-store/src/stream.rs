@@ -12,7 +12,7 @@
 mod pack;
 mod unpack;
 
-pub(crate) use pack::{Part, append, records_of};
+pub(crate) use pack::{Part, append, names, records_of};
 pub use pack::{pack, pack_root};
 pub use unpack::unpack;
 

@@ -25,7 +25,6 @@ use crate::failure::{Failure, Step};
 use crate::foreground::Foreground;
 use crate::global::Global;
 use crate::{make, sockets, teardown};
-use brig_monitor::state::{ProcessId, now_ns};
 use brig_runtime::cgroup::Cgroup;
 use brig_runtime::hooks::{self, Description, Moment};
 use brig_spec::runtime::{LinuxNamespaceType, Spec};
@@ -290,17 +289,8 @@ fn answer(
 
 /// Writes the record: as soon as the container goes on it is found.
 fn write_record(plan: &Plan<'_>, pid: i32) -> Result<(), Failure> {
-    let record = Record {
-        format: 1,
-        id: plan.id.into(),
-        init: ProcessId::of(pid).step(|| "read the start time of the first process")?,
-        bundle: plan.bundle.into(),
-        rootfs: plan.rootfs.into(),
-        created: now_ns(),
-        owner: rustix::process::geteuid().as_raw(),
-        cgroup: plan.cgroup.to_record(),
-        descriptors: if plan.stdio == Stdio::Null { descriptors::null() } else { descriptors::own() },
-    };
+    let given = plan.stdio != Stdio::Null;
+    let record = Record::new(plan.id, pid, plan.bundle, plan.rootfs, plan.cgroup, given)?;
     let directory_fd = plan.directory_fd.try_clone_to_owned().step(|| "keep the container's directory")?;
     Container::new(plan.directory.into(), directory_fd, record).write()
 }

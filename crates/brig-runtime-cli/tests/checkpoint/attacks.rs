@@ -19,10 +19,7 @@ fn refused(lax: impl FnOnce(&mut Bundle), why: &str) {
     assert_eq!(ends.ask("a"), "1:a");
     bundle.checkpoint();
     let lax = std::mem::replace(&mut bundle.spec, strict);
-    let words = ["restore", "-d", "--image-path", "images", &bundle.name];
-    let done = bundle.call(&words);
-    done.fails(why);
-    assert!(bundle.remains().is_empty(), "{:?}", bundle.remains());
+    bundle.refuses(why);
     // With its own configuration it is a good image: it was refused for what it is.
     bundle.spec = lax;
     assert_eq!(bundle.restore().ask("b"), "2:b");
@@ -83,8 +80,7 @@ fn another_user() {
     assert_eq!(ends.ask("a"), "1:a");
     bundle.checkpoint();
     bundle.spec["process"]["user"]["uid"] = 33.into();
-    bundle.call(&["restore", "-d", "--image-path", "images", &bundle.name]).fails("the configuration says 33");
-    assert!(bundle.remains().is_empty(), "{:?}", bundle.remains());
+    bundle.refuses("the configuration says 33");
 }
 
 #[test]
@@ -108,8 +104,7 @@ fn the_machines_mounts() {
     assert_eq!(ends.ask("a"), "1:a");
     bundle.checkpoint();
     bundle.spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "mount");
-    bundle.call(&["restore", "-d", "--image-path", "images", &bundle.name]).fails("no mount namespace of its own");
-    assert!(bundle.remains().is_empty(), "{:?}", bundle.remains());
+    bundle.refuses("no mount namespace of its own");
 }
 
 #[test]
@@ -175,8 +170,7 @@ fn a_bind_that_the_configuration_makes_read_only() {
     bundle.checkpoint();
     let last = bundle.spec["mounts"].as_array().unwrap().len() - 1;
     bundle.spec["mounts"][last]["options"] = json!(["bind", "ro"]);
-    bundle.call(&["restore", "-d", "--image-path", "images", &bundle.name]).fails("a mount on /tmp that is not ro");
-    assert!(bundle.remains().is_empty(), "{:?}", bundle.remains());
+    bundle.refuses("a mount on /tmp that is not ro");
 }
 
 #[test]

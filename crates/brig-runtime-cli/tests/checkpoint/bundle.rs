@@ -196,6 +196,13 @@ impl Bundle {
         UnixListener::bind(self.path("console")).unwrap()
     }
 
+    /// Asks for a restore that has to fail for this reason, and to leave nothing behind.
+    #[track_caller]
+    pub fn refuses(&self, why: &str) {
+        self.call(&["restore", "-d", "--image-path", "images", &self.name]).fails(why);
+        assert!(self.remains().is_empty(), "{why}: {:?}", self.remains());
+    }
+
     /// What a container leaves behind: its directory, its cgroups, mounts.
     pub fn remains(&self) -> Vec<String> {
         let mut found = Vec::new();

@@ -111,16 +111,8 @@ impl<W: Write> Packer<W> {
         if depth > 0 && is_kernels(&fd) {
             return Ok(());
         }
-        let mut names: Vec<CString> = Vec::new();
-        for child in Dir::read_from(&fd).map_err(Fault::io("read", path))? {
-            let child = child.map_err(Fault::io("read", path))?;
-            if ![c".", c".."].contains(&child.file_name()) {
-                names.push(child.file_name().to_owned());
-            }
-        }
-        names.sort_unstable();
         let length = path.len();
-        for name in names {
+        for name in names(fd.as_fd(), path)? {
             path.push(b'/');
             path.extend_from_slice(name.as_bytes());
             self.entry(fd.as_fd(), &name, path, depth + 1)?;
@@ -199,6 +191,19 @@ pub(crate) fn append(
     }
     header.set_cksum();
     builder.append(&header, data).map_err(failed)
+}
+
+/// Returns the names in a directory in the order of their bytes; `path` is for errors.
+pub(crate) fn names(directory: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<CString>, Fault> {
+    let mut names: Vec<CString> = Vec::new();
+    for child in Dir::read_from(directory).map_err(Fault::io("read", path))? {
+        let child = child.map_err(Fault::io("read", path))?;
+        if ![c".", c".."].contains(&child.file_name()) {
+            names.push(child.file_name().to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// Says whether something is mounted at the place that a descriptor refers to: statx(2).
