@@ -25,6 +25,10 @@ const LINK_MAX: usize = 4095;
 /// What the root's inode and all that follows it may take, in bytes.
 const ROOT_ROOM: usize = BLOCK - ROOT_AT;
 
+/// Files up to this size lie behind their inodes, in bytes: two of them share a block. The block is cached beside the file's own
+/// page, and is read alone and not ahead, so that the end of a larger file would cost more there than the room it saves.
+const SMALL: u64 = 2048 - INODE as u64;
+
 /// What a name means: an index into [`Image::directories`] or [`Image::files`].
 #[derive(Debug, Clone, Copy)]
 enum Child {
@@ -346,7 +350,7 @@ impl Place for Image {
         let (directory, name) = self.begun.take().ok_or(Errno::BADF).map_err(fail)?;
         let encoded = format::attributes(FileKind::Regular, pairs(attributes)).map_err(fail)?;
         // The holes of a sparse file are holes of the image.
-        let room = if extent.pieces.is_some() { 0 } else { BLOCK };
+        let room = if extent.pieces.is_some() || extent.size > SMALL { 0 } else { BLOCK };
         let (layout, tail) = layout(&mut self.writer, extent.size, encoded.len(), room).map_err(fail)?;
         let start = match layout {
             Layout::Plain(block) | Layout::Inline(block) => u64::from(block) * BLOCK as u64,

@@ -59,8 +59,14 @@ impl Store {
         }
     }
 
-    /// Points a name at an image. The commit lock must be held. A name by digest alone is no name.
+    /// Points a name at an image, and makes that durable. The commit lock must be held.
     pub(crate) fn set_name(&self, name: &Reference, id: &Digest) -> Result<()> {
+        self.point_name(name, id)?;
+        disk::sync_directory(&self.names_path())
+    }
+
+    /// Points a name at an image. The commit lock must be held. A name by digest alone is no name.
+    pub(crate) fn point_name(&self, name: &Reference, id: &Digest) -> Result<()> {
         if name.digest().is_some() {
             return Ok(());
         }
@@ -70,8 +76,7 @@ impl Store {
         let target = format!("{} {name}", id.hex());
         std::os::unix::fs::symlink(OsStr::new(&target), &temporary)
             .and_then(|()| std::fs::rename(&temporary, &path))
-            .map_err(Error::io("write", path.display()))?;
-        disk::sync_directory(&directory)
+            .map_err(Error::io("write", path.display()))
     }
 
     /// Takes a name away. The commit lock must be held.

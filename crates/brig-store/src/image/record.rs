@@ -65,6 +65,12 @@ pub(crate) struct ImageRecord {
     pub(crate) layers: Vec<LayerRecord>,
 }
 
+/// A record that is written, but not in its place.
+pub(crate) struct Draft {
+    path: PathBuf,
+    text: Vec<u8>,
+}
+
 impl Store {
     pub(crate) fn images_path(&self) -> PathBuf {
         self.root.join("images")
@@ -95,8 +101,30 @@ impl Store {
         Ok(Some(record))
     }
 
-    /// Writes an image's record; what it knew of its origins before is kept. The commit lock must be held.
-    pub(crate) fn write_image(&self, mut record: ImageRecord) -> Result<ImageRecord> {
+    /// Writes an image's record to `path`, aside, so that it can be flushed with all that it tells of.
+    pub(crate) fn draft_image(&self, record: &ImageRecord, path: PathBuf) -> Result<Draft> {
+        let (_, text) = self.with_origins(record)?;
+        std::fs::write(&path, &text).map_err(Error::io("write", path.display()))?;
+        Ok(Draft { path, text })
+    }
+
+    /// Puts an image's record in its place: the draft, unless another process has meanwhile written what it must keep. The
+    /// commit lock must be held.
+    pub(crate) fn place_image(&self, record: &ImageRecord, draft: &Draft) -> Result<ImageRecord> {
+        let (record, text) = self.with_origins(record)?;
+        let name = format!("{}.json", record.id.hex());
+        if text == draft.text {
+            let path = self.images_path().join(name);
+            std::fs::rename(&draft.path, &path).map_err(Error::io("write", path.display()))?;
+        } else {
+            disk::replace_file(&self.images_path(), &name, &text)?;
+        }
+        Ok(record)
+    }
+
+    /// Adds to a record what one of the same image knows of its origins; returns it as a text, too.
+    fn with_origins(&self, record: &ImageRecord) -> Result<(ImageRecord, Vec<u8>)> {
+        let mut record = record.clone();
         if let Ok(Some(old)) = self.read_image(&record.id) {
             record.added = old.added;
             for origin in old.origins {
@@ -107,8 +135,7 @@ impl Store {
         }
         let text = serde_json::to_vec(&record)
             .map_err(|error| Error::Record { path: record.id.to_string(), reason: error.to_string() })?;
-        disk::replace_file(&self.images_path(), &format!("{}.json", record.id.hex()), &text)?;
-        Ok(record)
+        Ok((record, text))
     }
 
     /// Lists the ids of all images, readable or not.

@@ -8,12 +8,12 @@ use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
 use super::NewImage;
+use crate::Store;
 use crate::error::{Error, Result};
 use crate::image::{FORMAT, ImageRecord, LayerRecord, RootMetadata};
 use crate::layers::RootRecord;
 use crate::lease::Lease;
 use crate::observe::{Observer, Progress};
-use crate::{Store, disk};
 
 /// Everything about an image whose layers are ready.
 pub(crate) struct Incoming<'a> {
@@ -35,9 +35,13 @@ pub(crate) struct Incoming<'a> {
 
 impl Store {
     /// Flushes, renames, records and names an image.
+    ///
+    /// Two flushes, however many files: one makes the content durable before anything of it has a name, one makes the names
+    /// durable. Between them the order of the renames suffices, since a file system with a journal keeps it over a power cut.
     pub(crate) fn publish(&self, incoming: &Incoming<'_>, observer: &dyn Observer) -> Result<ImageRecord> {
         let step = |name| observer.progress(Progress::Step(name));
-        // 1. The small blobs, beside the layers.
+        let flush = || rustix::fs::syncfs(&self.root_fd).map_err(Error::io("flush", self.root.display()));
+        // 1. The small blobs and the record, beside the layers.
         let small = [
             (&incoming.manifest_digest, incoming.image.manifest),
             (&incoming.manifest.config.digest, incoming.config_raw),
@@ -46,10 +50,12 @@ impl Store {
             let path = incoming.lease.path().join(digest.hex());
             std::fs::write(&path, bytes).map_err(Error::io("write", path.display()))?;
         }
+        let record = record(incoming);
+        let draft = self.draft_image(&record, incoming.lease.path().join("record"))?;
         // 2. Everything to the disk at once.
         observer.progress(Progress::Flushing);
         step("flush");
-        rustix::fs::syncfs(&self.root_fd).map_err(Error::io("flush", self.root.display()))?;
+        flush()?;
         // 3. Blobs.
         step("blobs");
         for (digest, _) in small {
@@ -59,24 +65,23 @@ impl Store {
             step("blob");
             rename_new(path, &self.blob_path(digest))?;
         }
-        disk::sync_directory(&self.root.join("blobs/sha256"))?;
-        disk::sync_directory(&self.root.join("blobs/sha512"))?;
         // 4. Layers.
         for (path, name) in &incoming.trees {
             step("layer");
             rename_new(path, &self.layer_path(name))?;
         }
-        disk::sync_directory(&self.root.join("layers"))?;
         // 5. The record, then the names.
-        let record = record(incoming);
-        let _commit = self.commit_lock(observer)?;
+        let commit = self.commit_lock(observer)?;
         step("record");
-        let record = self.write_image(record)?;
+        let record = self.place_image(&record, &draft)?;
         for name in incoming.image.names {
             step("name");
-            self.set_name(name, &record.id)?;
+            self.point_name(name, &record.id)?;
         }
+        // Others need not wait for the disk: what they do about this image comes after it there, too.
+        drop(commit);
         step("done");
+        flush()?;
         Ok(record)
     }
 }
