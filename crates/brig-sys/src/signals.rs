@@ -45,13 +45,46 @@ pub fn next(fd: BorrowedFd<'_>) -> Option<i32> {
 /// Gives every signal its default action and unblocks all: the state in which a container's program starts.
 pub fn reset() -> Result<()> {
     for signal in 1..=64 {
-        if signal == libc::SIGKILL || signal == libc::SIGSTOP || signal == 32 || signal == 33 {
+        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
             continue;
         }
-        // SAFETY: SIG_DFL is a valid action for every signal that can be caught; the C library's two own are left out.
+        if HIDDEN.contains(&signal) {
+            set_hidden(signal, libc::SIG_DFL)?;
+            continue;
+        }
+        // SAFETY: SIG_DFL is a valid action for every signal that can be caught.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    block_only(&[])
+    unblock_all()
+}
+
+/// Signals that the C library keeps for itself: its functions refuse them and leave them out of masks. A caller that was made
+/// otherwise may have them ignored or blocked, and the kernel passes that on.
+const HIDDEN: [libc::c_int; 2] = [32, 33];
+
+/// The size of the kernel's own signal set, bytes: 64 signals.
+const KERNEL_SET: usize = 8;
+
+fn set_hidden(signal: libc::c_int, handler: libc::sighandler_t) -> Result<()> {
+    // The kernel's struct sigaction: handler, flags, restorer and mask, each eight bytes on x86-64. Other architectures order or
+    // leave out some of the latter three, and all of them are zero here.
+    let action = [handler, 0, 0, 0];
+    // SAFETY: the action is at least as large as the kernel's structure and holds SIG_DFL or SIG_IGN, which are no code to be
+    // called, without flags; no old action is asked for.
+    check(unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), std::ptr::null::<usize>(), KERNEL_SET)
+    })
+    .map(drop)
+}
+
+/// Unblocks every signal, by the kernel's own call: the C library's leaves its two as they are.
+fn unblock_all() -> Result<()> {
+    let none = 0u64;
+    // SAFETY: the set has the size that is passed along and outlives the call; no old set is asked for.
+    check(unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, std::ptr::null::<u64>(), KERNEL_SET)
+    })
+    .map(drop)
 }
 
 /// Lets `signals` end the process with 128 and the signal's number, even the first of a pid namespace, which others cannot end by
@@ -69,6 +102,10 @@ pub fn exit_on(signals: &[i32]) {
 
 /// Ignores a signal from now on.
 pub fn ignore(signal: i32) {
+    if HIDDEN.contains(&signal) {
+        let _ = set_hidden(signal, libc::SIG_IGN);
+        return;
+    }
     // SAFETY: SIG_IGN is a valid action for every signal that can be caught.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }

@@ -192,3 +192,24 @@ fn a_user_with_a_range_of_ids_has_more_than_root_inside() {
     assert_eq!((owner.uid(), owner.gid()), (300_032, 300_032));
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
+
+/// The C library hides two signals from programs; a caller in another language may ignore them all the same.
+#[test]
+fn no_signal_of_the_callers_stays_ignored() {
+    // The last of the real-time ones as a control: it has always been reset.
+    for signal in [32, 33, 64] {
+        brig_sys::signals::ignore(signal);
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = |status: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+        u64::from_str_radix(line, 16).unwrap() & (1 << 31 | 1 << 32 | 1 << 63)
+    };
+    assert_eq!(ignored(&status), 1 << 31 | 1 << 32 | 1 << 63, "{status}");
+    let bundle = Bundle::new("cat /proc/self/status; exec sleep 1000");
+    bundle.leave(&["run", "-d", bundle.id()]);
+    crate::bundle::wait("its output", || bundle.output().contains("SigIgn:\t") && bundle.output().ends_with('\n'));
+    assert_eq!(ignored(&bundle.output()), 0, "{}", bundle.output());
+    let said = bundle.exec("cat /proc/self/status").ok();
+    assert_eq!(ignored(&said), 0, "{said}");
+}
