@@ -294,6 +294,10 @@ fn cgroup_owner(spec: &Spec) -> Option<u32> {
 pub(crate) fn rootfs_path(spec: &Spec, bundle: &Path) -> Result<PathBuf, Failure> {
     let root = spec.root.as_ref().ok_or_else(|| Failure::new("the configuration names no root file system"))?;
     let path = bundle.join(&root.path);
+    if spec.namespace(LinuxNamespaceType::Mount).is_some_and(|namespace| namespace.joined().is_some()) {
+        // It is that namespace's, and looked up there.
+        return Ok(path.components().collect());
+    }
     path.canonicalize().step(|| format!("find the root file system {}", path.display()))
 }
 

@@ -13,3 +13,5 @@ mod both;
 mod bundle;
 #[path = "oci/own.rs"]
 mod own;
+#[path = "oci/shared.rs"]
+mod shared;

@@ -5,6 +5,7 @@
 //! a pid namespace of others    entered before the clone, and left after it: only children are born there
 //! a time namespace             made before the clone, its offsets written, for the same reason
 //! a user namespace of others   a bearer enters it and the others that are joined, bears the process as this one's child, and goes
+//! a new one, others joined     the same: within the new one there are no rights over what belongs to the machine
 //! ```
 
 use crate::error::{Context, Error};
@@ -19,19 +20,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Makes the process, in the cgroup v2 directory `place` if one is given, and returns it with the channel to it.
 pub(crate) fn bear(init: &mut Init<'_>, place: Option<BorrowedFd<'_>>) -> Result<(Child, Channel), Error> {
     let (ours, theirs) = protocol::pair()?;
-    let joins_userns = init.settings.namespaces.joined_userns().is_some();
+    let bearer = init.settings.namespaces.needs_bearer();
     // A bearer enters it itself: born inside, it would know its child by another pid than this process does.
-    let own_pid = if joins_userns { None } else { join_pid_namespace(&init.settings)? };
+    let own_pid = if bearer { None } else { join_pid_namespace(&init.settings)? };
     enter_time_namespace(&init.settings)?;
     let mut new = init.settings.namespaces.new & !flags::NEWTIME;
     if place.is_none() {
         // The namespace shows the cgroup in which it is made as its root: it comes after the move.
         new &= !flags::NEWCGROUP;
     }
-    let born = clone_process(if joins_userns { 0 } else { new }, place, || {
+    let born = clone_process(if bearer { 0 } else { new }, place, || {
         // With both ends in its hands it would never hear that this process is gone.
         brig_sys::fds::close_copy(ours.as_fd());
-        if joins_userns { bear_in_userns(init, new, &theirs) } else { init::run(init, &theirs) }
+        if bearer { bear_inside(init, new, &theirs) } else { init::run(init, &theirs) }
     })
     .step(|| "make the container's process".into());
     drop(theirs);
@@ -39,7 +40,7 @@ pub(crate) fn bear(init: &mut Init<'_>, place: Option<BorrowedFd<'_>>) -> Result
         setns(own.as_fd(), flags::NEWPID).step(|| "return to the pid namespace".into())?;
     }
     let mut child = born?;
-    if joins_userns {
+    if bearer {
         let bearer = child;
         let heard = protocol::hear_of_birth(&ours);
         let _ = rustix::process::waitid(WaitId::PidFd(bearer.pidfd.as_fd()), WaitIdOptions::EXITED);
@@ -49,11 +50,13 @@ pub(crate) fn bear(init: &mut Init<'_>, place: Option<BorrowedFd<'_>>) -> Result
 }
 
 /// The bearer's life.
-fn bear_in_userns(init: &mut Init<'_>, new: u64, channel: &Channel) -> i32 {
+fn bear_inside(init: &mut Init<'_>, new: u64, channel: &Channel) -> i32 {
     let mut bear = || -> Result<Child, Error> {
         join_pid_namespace(&init.settings)?;
         init.settings.namespaces.join()?;
-        init::become_root()?;
+        if init.settings.namespaces.joined_userns().is_some() {
+            init::become_root()?;
+        }
         clone_process(new | flags::PARENT, None, || {
             // Both say what they say on one channel: its bearer speaks first.
             if channel.expect(Word::Born).is_err() {

@@ -21,6 +21,7 @@ use crate::mounts::{self, Mount, Opening, Source};
 use crate::program::Program;
 use crate::protocol::{Channel, Word};
 use crate::settings::Settings;
+use crate::shared;
 use brig_spec::runtime::{Hooks, Spec};
 use brig_sys::clone::{Child, flags};
 use rustix::fs::{Mode, OFlags};
@@ -158,6 +159,10 @@ pub fn begin(
         mount.options.copy_up |= request.copy_up.contains(&mount.destination);
     }
     mounts::find_inside(&mut mounts, specified, request.rootfs)?;
+    let bare = shared::is_bare(&settings, request.rootfs, spec);
+    if settings.namespaces.mounts.shared().is_some() {
+        shared::check(&mounts)?;
+    }
     let userns = settings.namespaces.has(flags::NEWUSER);
     let resources = spec.linux.as_ref().and_then(|l| l.resources.as_ref());
     let mut init = Init {
@@ -176,6 +181,7 @@ pub fn begin(
         description: description.clone(),
         door: request.door,
         pivot: request.pivot,
+        bare,
         born_in_cgroup: false,
     };
     if !userns {
@@ -183,7 +189,9 @@ pub fn begin(
         let joined = init.settings.namespaces.joined_userns().map(|fd| fd.try_clone_to_owned()).transpose();
         let joined = joined.step(|| "keep the user namespace".into())?;
         let userns = joined.as_ref().map(AsFd::as_fd);
-        handover::open(&mut init, &mut Opening::new(userns), userns)?;
+        let within = init.settings.namespaces.mounts.joined().map(|fd| fd.try_clone_to_owned()).transpose();
+        let within = within.step(|| "keep the mount namespace".into())?;
+        handover::open(&mut init, &mut Opening::new(userns).within(within), userns)?;
     }
     let mut birthplace = None;
     if request.cgroup.takes_births() && !request.cgroup.create(resources)?.nothing {

@@ -24,6 +24,7 @@ use crate::launch::{Waiting, launch};
 use crate::listener::Listener;
 use crate::program::{Program, open_terminal, own_stdio, place_stdio};
 use crate::protocol::{self, Channel, Word};
+use crate::shared;
 use brig_spec::runtime::{Process, Spec};
 use brig_sys::clone::{Child, clone_process, exit_now, flags, setns};
 use brig_sys::root::Root;
@@ -81,12 +82,19 @@ pub fn enter(request: Request<'_>) -> Result<Entered, Error> {
     let (ours, theirs) = protocol::pair()?;
     let in_cgroup = birthplace.is_some();
     let stdio = request.stdio;
+    let root = if shared::shares_mounts(request.spec) {
+        let pid = pid_of(request.pidfd).step(|| "find the container's first process".into())?;
+        Some(shared::root_of(pid, request.pidfd)?)
+    } else {
+        None
+    };
     let birth = program.attributes.begin_birth()?;
     let initial_processors = birth.as_ref().map(Birth::mask);
     let doorkeeper = clone_process(0, birthplace.as_ref().map(AsFd::as_fd), || {
         // With both ends in its hands it would never hear that this process is gone.
         brig_sys::fds::close_copy(ours.as_fd());
-        keep_door(&program, request.pidfd, stdio.as_ref(), in_cgroup, &theirs)
+        let place = (request.pidfd, root.as_ref().map(AsFd::as_fd));
+        keep_door(&program, place, stdio.as_ref(), in_cgroup, &theirs)
     })
     .step(|| "make the process".into())?;
     drop(birth);
@@ -135,10 +143,11 @@ fn hear_of_birth(
     protocol::hear_of_birth(channel)
 }
 
-/// The doorkeeper's life: into the container, and one child there.
+/// The doorkeeper's life: into the container, and one child there. The container is its first process, and its root where that is
+/// not its mount namespace's.
 fn keep_door(
     program: &Program,
-    pidfd: BorrowedFd<'_>,
+    (pidfd, root): (BorrowedFd<'_>, Option<BorrowedFd<'_>>),
     stdio: Option<&[OwnedFd; 3]>,
     in_cgroup: bool,
     channel: &Channel,
@@ -148,6 +157,9 @@ fn keep_door(
             channel.expect(Word::Cgroup)?;
         }
         join_namespaces(pidfd)?;
+        if let Some(root) = root {
+            shared::change_root(root)?;
+        }
         if let Some([stdin, stdout, stderr]) = stdio {
             place_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
         }
@@ -234,11 +246,18 @@ fn join_namespaces(pidfd: BorrowedFd<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Finds the kinds of namespaces in which a process is elsewhere than this one.
-fn other_namespaces(pidfd: BorrowedFd<'_>) -> std::io::Result<u64> {
+/// Finds the pid of the process behind a descriptor.
+fn pid_of(pidfd: BorrowedFd<'_>) -> std::io::Result<i32> {
     use std::os::fd::AsRawFd;
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
-    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).map(str::trim).unwrap_or_default();
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).and_then(|pid| pid.trim().parse().ok());
+    pid.filter(|pid| *pid > 0).ok_or_else(|| rustix::io::Errno::SRCH.into())
+}
+
+/// Finds the kinds of namespaces in which a process is elsewhere than this one.
+fn other_namespaces(pidfd: BorrowedFd<'_>) -> std::io::Result<u64> {
+    let pid = pid_of(pidfd)?.to_string();
+    let pid = pid.as_str();
     let kinds = [
         ("mnt", flags::NEWNS),
         ("cgroup", flags::NEWCGROUP),

@@ -11,6 +11,7 @@ use crate::error::{Context, Error};
 use crate::init::{Init, become_root};
 use crate::mounts::{self, Opening, Source};
 use crate::protocol::{Channel, Word};
+use crate::shared;
 use brig_spec::runtime::LinuxIdMapping;
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
@@ -63,6 +64,12 @@ pub(crate) fn open(
 ) -> Result<(), Error> {
     mounts::open_binds(&mut init.mounts, init.specified, opening)?;
     init.program.warnings.append(&mut opening.warnings);
+    if let Some(namespace) = init.settings.namespaces.mounts.joined() {
+        let none = || Error::invalid("open the root file system", "a mount namespace is joined, and no path is named");
+        let root = shared::open_root(namespace, init.rootfs.ok_or_else(none)?, &init.settings)?;
+        init.root = Some(RootMounts { root, below: Vec::new() });
+        return Ok(());
+    }
     init.root = init.mount_root.take().map(|mount_root| mount_root(userns)).transpose()?;
     Ok(())
 }

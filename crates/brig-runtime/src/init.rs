@@ -11,6 +11,7 @@ use crate::program::{Program, Settled, open_terminal, own_stdio, place_stdio};
 use crate::protocol::{Channel, Word};
 use crate::rootfs;
 use crate::settings::Settings;
+use crate::shared;
 use brig_spec::runtime::{Hooks, LinuxDevice};
 use brig_sys::clone::{flags, unshare};
 use brig_sys::root::Root;
@@ -42,6 +43,8 @@ pub(crate) struct Init<'a> {
     /// The listening socket at which it waits for its start.
     pub door: Option<OwnedFd>,
     pub pivot: bool,
+    /// Whether its root is that of the mount namespace in which it runs; see `shared.rs`.
+    pub bare: bool,
     /// Whether the child was born in its cgroup, so that nothing is to be waited for.
     pub born_in_cgroup: bool,
 }
@@ -139,8 +142,7 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     if userns {
         handover::take(init, channel)?;
     }
-    // A user namespace that is joined was entered, with all others, by the process that bore this one.
-    if init.settings.namespaces.joined_userns().is_none() {
+    if !init.settings.namespaces.needs_bearer() {
         init.settings.namespaces.join()?;
     }
     rustix::process::setsid().step(|| "make a session".into())?;
@@ -153,7 +155,8 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
         init.root.take().ok_or_else(|| Error::invalid("attach the root file system", "it was not handed over"))?;
     let RootMounts { root, below } = root;
     // Without pivot_root it has to be the root of the mount namespace: whoever is chrooted may make no user namespace.
-    let place = init.rootfs.filter(|_| init.pivot);
+    let joins_mounts = init.settings.namespaces.mounts.joined().is_some();
+    let place = init.rootfs.filter(|_| init.pivot && !joins_mounts);
     rootfs::enter(root.as_fd(), place, init.settings.propagation)?;
     let root = Root::new(root);
     rootfs::attach_below(&root, below)?;
@@ -179,21 +182,26 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     let found = rootfs::mount_all(&root, &mut init.mounts, init.cgroup, own_cgroup, &mut cgroup_ready, show)?;
     cgroup_ready()?;
     let bind = init.settings.namespaces.is_own(flags::NEWUSER);
-    rootfs::make_devices(&root, &init.devices, bind, found.new_dev)?;
+    if !init.bare {
+        rootfs::make_devices(&root, &init.devices, bind, found.new_dev)?;
+    }
     run_hooks(init, channel, root.as_fd())?;
     set_up_stdio(init, channel, &root, found.pts.as_ref())?;
     rootfs::set_sysctls(found.proc.as_ref(), init.settings.sysctls.iter())?;
-    rootfs::change_root(root.as_fd(), init.pivot)?;
     for mount in &found.readonly {
         rootfs::make_readonly(mount.as_fd())?;
     }
+    rootfs::protect_readonly(&root, &init.settings.readonly)?;
+    rootfs::mask(&root, &init.settings.masked)?;
+    let root = match init.settings.namespaces.mounts.shared() {
+        None => rootfs::change_root(root.as_fd(), init.pivot).map(|()| root)?,
+        Some(namespace) => shared::enter(namespace, root.as_fd(), init.bare)?,
+    };
     rootfs::propagate(root.as_fd(), init.settings.root_propagation)?;
     set_names(&init.settings)?;
     if init.settings.namespaces.has(flags::NEWNET) {
         brig_sys::interface::loopback_up().step(|| "set up the loopback interface".into())?;
     }
-    rootfs::protect_readonly(&root, &init.settings.readonly)?;
-    rootfs::mask(&root, &init.settings.masked)?;
     let settled = init.program.settle(&root)?;
     if init.settings.root_readonly {
         rootfs::make_readonly(root.as_fd())?;

@@ -28,9 +28,11 @@ pub mod reaper;
 mod rootfs;
 pub mod seccomp;
 mod settings;
+mod shared;
 pub mod user;
 
 pub use error::{Context, Error, Kind};
 pub use mounts::NO_SYMLINKS;
 pub use program::{GROUPS_ANNOTATION, USER_ANNOTATION};
 pub use settings::IPC_SYSCTLS;
+pub use shared::shares_mounts;

@@ -9,11 +9,13 @@
 //!
 //! No path inside the root is ever given to a mount call.
 
+mod elsewhere;
 mod options;
 
 use crate::error::{Context, Error};
 use brig_spec::runtime::{LinuxIdMapping, Mount as Specified};
 use brig_sys::mounts::{Attributes, IDMAP, set_attributes};
+pub(crate) use elsewhere::clone_within;
 pub use options::NO_SYMLINKS;
 pub(crate) use options::Options;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
@@ -73,6 +75,8 @@ pub(crate) struct Opening<'a> {
     userns: Option<BorrowedFd<'a>>,
     /// Whether what source mounts forbid stays forbidden.
     locked: bool,
+    /// The mount namespace in which paths are looked up; this process's own if none is given.
+    within: Option<OwnedFd>,
     /// User namespaces made for id maps, by these.
     maps: Vec<((String, String), OwnedFd)>,
     /// What was done otherwise than asked for.
@@ -82,7 +86,12 @@ pub(crate) struct Opening<'a> {
 impl<'a> Opening<'a> {
     /// Begins with the container's user namespace, if any.
     pub fn new(userns: Option<BorrowedFd<'a>>) -> Self {
-        Self { userns, locked: userns.is_some(), maps: Vec::new(), warnings: Vec::new() }
+        Self { userns, locked: userns.is_some(), within: None, maps: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Looks paths up in another mount namespace.
+    pub fn within(self, namespace: Option<OwnedFd>) -> Self {
+        Self { within: namespace, ..self }
     }
 
     /// Begins inside a user namespace, whose root may take nothing back that the machine forbids.
@@ -125,7 +134,9 @@ impl Mount {
         if self.options.recursive {
             flags |= OpenTreeFlags::AT_RECURSIVE;
         }
-        let opened = if self.options.no_symlinks {
+        let opened = if let Some(namespace) = &opening.within {
+            Ok(clone_within(namespace.as_fd(), path, flags).step(step)?)
+        } else if self.options.no_symlinks {
             // Whoever puts a link in place of a directory meanwhile would choose what is mounted (CVE-2021-25741).
             rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)
                 .and_then(|fd| rustix::mount::open_tree(fd, "", flags | empty_path()))
@@ -134,8 +145,8 @@ impl Mount {
         };
         let clone = match opened {
             // A mount of another mount namespace can be cloned only from inside that one.
-            Err(rustix::io::Errno::INVAL) if other_namespace(path).is_some() => {
-                clone_elsewhere(path, flags).step(step)?
+            Err(rustix::io::Errno::INVAL) if elsewhere::is_named_by(path) => {
+                elsewhere::clone_of_process(path, flags).step(step)?
             }
             result => result.step(step)?,
         };
@@ -203,42 +214,6 @@ fn userns_with_maps(uid_map: &str, gid_map: &str) -> std::io::Result<OwnedFd> {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     let _ = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED);
     made
-}
-
-/// Splits `/proc/PID/root/PATH` into the process and the path as that process sees it.
-fn other_namespace(path: &Path) -> Option<(i32, PathBuf)> {
-    let mut parts = path.strip_prefix("/proc").ok()?.components();
-    let pid = parts.next()?.as_os_str().to_str()?.parse().ok()?;
-    let rest = parts.as_path().strip_prefix("root").ok()?;
-    Some((pid, Path::new("/").join(rest)))
-}
-
-/// Clones a mount of another process's mount namespace, in a short-lived child that enters it.
-fn clone_elsewhere(path: &Path, flags: OpenTreeFlags) -> std::io::Result<OwnedFd> {
-    use crate::protocol::{Word, pair};
-    use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open};
-    let (pid, inside) = other_namespace(path).ok_or(rustix::io::Errno::INVAL)?;
-    let pidfd = pidfd_open(Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH)?, PidfdFlags::empty())?;
-    let (ours, theirs) = pair().map_err(|error| error.source)?;
-    let child = brig_sys::clone::clone_process(0, None, || {
-        let clone = || -> std::io::Result<OwnedFd> {
-            brig_sys::clone::setns(pidfd.as_fd(), brig_sys::clone::flags::NEWNS)?;
-            let root = brig_sys::root::Root::open_directory(Path::new("/"))?;
-            let place = root.locate(&inside)?;
-            Ok(rustix::mount::open_tree(place.as_fd(), "", flags | empty_path())?)
-        };
-        match clone() {
-            Ok(fd) => i32::from(theirs.send(Word::Maps, &[], &[fd.as_fd()]).is_err()),
-            Err(error) => {
-                let _ = theirs.send(Word::Failed, &Error::setup("clone the mount", error).to_bytes(), &[]);
-                1
-            }
-        }
-    })?;
-    drop(theirs);
-    let answer = ours.expect(Word::Maps).map_err(|error| error.source);
-    let _ = rustix::process::waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED);
-    answer?.fds.into_iter().next().ok_or_else(|| rustix::io::Errno::BADF.into())
 }
 
 fn fd_number(fd: BorrowedFd<'_>) -> u64 {

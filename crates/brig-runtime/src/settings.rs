@@ -31,8 +31,39 @@ pub(crate) struct Settings {
 pub(crate) struct Namespaces {
     /// Flags of clone(2) for the new ones.
     pub new: u64,
-    /// Descriptors of those that are joined, with their flags, in the order in which they are entered.
+    /// Descriptors of those that are joined, with their flags, in the order in which they are entered; the mount namespace is not
+    /// among them.
     pub joined: Vec<(u64, OwnedFd)>,
+    /// Whose mounts the program has around it.
+    pub mounts: MountNamespace,
+}
+
+/// The mount namespace in which the program runs. What is mounted for a container is made in a new one, whatever it runs in: see
+/// `shared.rs`.
+#[derive(Debug, Default)]
+pub(crate) enum MountNamespace {
+    /// That new one.
+    #[default]
+    Own,
+    /// The maker's.
+    Makers(OwnedFd),
+    /// Another's, which also has the root file system and what is bound.
+    Joined(OwnedFd),
+}
+
+impl MountNamespace {
+    /// The namespace that others have too.
+    pub fn shared(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Own => None,
+            Self::Makers(fd) | Self::Joined(fd) => Some(fd.as_fd()),
+        }
+    }
+
+    /// The namespace of others in which paths are looked up.
+    pub fn joined(&self) -> Option<BorrowedFd<'_>> {
+        if let Self::Joined(fd) = self { Some(fd.as_fd()) } else { None }
+    }
 }
 
 impl Namespaces {
@@ -54,21 +85,46 @@ impl Namespaces {
                 continue;
             };
             let step = || format!("open the namespace {}", path.display());
-            if flag == flags::NEWNS {
-                return Err(Error::invalid(
-                    step(),
-                    "a mount namespace cannot be joined: the root file system would be mounted over its own",
-                ));
-            }
             let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(step)?;
-            namespaces.joined.push((flag, fd));
+            if flag == flags::NEWNS {
+                namespaces.mounts = MountNamespace::Joined(fd);
+            } else {
+                namespaces.joined.push((flag, fd));
+            }
         }
+        namespaces.settle_mounts()?;
         Ok(namespaces)
+    }
+
+    /// Finds the mount namespace of a container that names none.
+    fn settle_mounts(&mut self) -> Result<(), Error> {
+        if !self.has(flags::NEWNS) && self.mounts.joined().is_none() {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let own = rustix::fs::open("/proc/self/ns/mnt", flags, Mode::empty());
+            self.mounts = MountNamespace::Makers(own.step(|| "open the mount namespace of the machine".into())?);
+        }
+        let others_users = match self.mounts {
+            MountNamespace::Own => false,
+            MountNamespace::Makers(_) => self.is_own(flags::NEWUSER),
+            MountNamespace::Joined(_) => self.has(flags::NEWUSER),
+        };
+        self.new |= flags::NEWNS;
+        if others_users {
+            let why = "a user namespace of its own has no rights there: give it a mount namespace of its own too";
+            return Err(Error::invalid("put the container into the mount namespace of others", why));
+        }
+        Ok(())
     }
 
     /// The user namespace that is joined.
     pub fn joined_userns(&self) -> Option<BorrowedFd<'_>> {
         self.joined.iter().find(|(flag, _)| *flag == flags::NEWUSER).map(|(_, fd)| fd.as_fd())
+    }
+
+    /// Says whether the process that bears the container's first one has to enter those that are joined: the user namespace, or what
+    /// the root of a new one would have no rights over.
+    pub fn needs_bearer(&self) -> bool {
+        self.joined_userns().is_some() || self.has(flags::NEWUSER) && !self.joined.is_empty()
     }
 
     /// Enters those that are joined, but for the pid namespace, which only a child enters. The user namespace comes last: it may
@@ -102,9 +158,6 @@ impl Settings {
         let (uid_map, gid_map) = (linux.uid_mappings.clone(), linux.gid_mappings.clone());
         if namespaces.has(flags::NEWUSER) && (uid_map.is_empty() || gid_map.is_empty()) {
             return Err(Error::invalid("make the user namespace", "it has no id maps"));
-        }
-        if !namespaces.has(flags::NEWNS) {
-            return Err(Error::invalid("make the container", "it has no mount namespace of its own"));
         }
         let hostname = Some(spec.hostname.clone()).filter(|h| !h.is_empty());
         if hostname.is_some() && !namespaces.is_own(flags::NEWUTS) {
@@ -199,7 +252,11 @@ mod tests {
 
     #[test]
     fn sysctls_of_the_machine_are_refused() {
-        let own = Namespaces { new: flags::NEWNET | flags::NEWIPC | flags::NEWUTS, joined: Vec::new() };
+        let own = Namespaces {
+            new: flags::NEWNET | flags::NEWIPC | flags::NEWUTS,
+            joined: Vec::new(),
+            mounts: MountNamespace::Own,
+        };
         let none = Namespaces::default();
         for good in [
             "net.ipv4.ip_forward",

@@ -59,6 +59,9 @@ fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
     }
     let directories = Directories::open(parsed, true)?;
     let spec = container.spec()?;
+    if brig_runtime::shares_mounts(&spec) {
+        return Err(Failure::new("cannot checkpoint the container: it has no mount namespace of its own"));
+    }
     let mut options = options(parsed, &container, &spec, &directories)?;
     if let Some((address, port)) = page_server {
         request::add_page_server(&mut options, address, port);

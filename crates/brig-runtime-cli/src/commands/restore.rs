@@ -111,8 +111,8 @@ fn restore(
     if let Some(process) = &spec.process {
         make::check_terminal(process, options)?;
     }
-    // As for `create`: its mounts would be those of the machine.
-    if spec.namespace(LinuxNamespaceType::Mount).is_none_or(|namespace| namespace.joined().is_some()) {
+    // Its mounts would lie in that of others.
+    if brig_runtime::shares_mounts(&spec) {
         return Err(Failure::new("cannot restore the container: it has no mount namespace of its own"));
     }
     let rootfs = make::rootfs_path(&spec, bundle)?;

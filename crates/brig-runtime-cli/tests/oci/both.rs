@@ -253,3 +253,30 @@ fn without_pivot_root_the_container_has_its_proc_and_none_other() {
     bundle.config["linux"]["readonlyPaths"] = json!([]);
     assert_eq!(bundle.call(&["run", "--no-pivot", bundle.id()]).ok(), "/bin/busybox\n1\n");
 }
+
+#[test]
+fn a_user_namespace_of_its_own_joins_what_the_machine_owns() {
+    let mut holder = std::process::Command::new("unshare");
+    holder.args(["--net", "--uts", "sh", "-c", "echo ready; exec sleep 1000"]).stdout(std::process::Stdio::piped());
+    let mut holder = holder.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(holder.stdout.take().unwrap()), &mut line).unwrap();
+    let place = |kind: &str| format!("/proc/{}/ns/{kind}", holder.id());
+    let mut bundle = Bundle::new("cat /proc/self/uid_map; readlink /proc/self/ns/net; readlink /proc/self/ns/uts")
+        .with_user_namespace();
+    bundle.config["mounts"].as_array_mut().unwrap().retain(|mount| mount["type"] != "sysfs");
+    for namespace in bundle.config["linux"]["namespaces"].as_array_mut().unwrap() {
+        match namespace["type"].as_str() {
+            Some("network") => namespace["path"] = json!(place("net")),
+            Some("uts") => namespace["path"] = json!(place("uts")),
+            _ => {}
+        }
+    }
+    bundle.config.as_object_mut().unwrap().remove("hostname");
+    let said = bundle.run();
+    let named = |kind: &str| std::fs::read_link(place(kind)).unwrap().display().to_string();
+    let wanted = ["0", "700000", "65536", &named("net"), &named("uts")].map(str::to_owned);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert!(said.stdout.split_whitespace().eq(wanted), "{said:?}");
+}
