@@ -11,6 +11,7 @@
 //! what the kernel accounted to all of them together. Every exit status and output is checked. A peer that is not there
 //! is named as missing. Figures are medians; the least value stands beside them.
 
+mod cache;
 mod commit;
 mod docker;
 mod images;
@@ -177,7 +178,7 @@ fn engine_cases(options: &Options, place: &Place) -> Result<Option<String>> {
         images::files(&engines, place, options.pulls.min(3))?;
     }
     if options.wants("cache") {
-        images::cache(place, options.pulls)?;
+        cache::run(place, options.pulls)?;
     }
     Ok(void)
 }

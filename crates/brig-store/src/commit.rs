@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use brig_spec::digest::{Algorithm, Digest};
@@ -158,7 +158,6 @@ fn take_layer(commit: &Commit<'_>, staging: &Path, blob: &Path, observer: &dyn O
     let (inlet, outlet) = pump(Algorithm::Sha256);
     let cancelled = || observer.cancelled();
     let rules = Rules { ids: commit.ids, skip: commit.skip, root: root.is_some(), cancelled: &cancelled };
-    use std::os::fd::AsFd;
     let (taken, kept) = std::thread::scope(|scope| {
         let keeper = scope.spawn(|| keep(outlet, &file));
         let taken = snapshot::take(commit.upper, tree_fd.as_fd(), &rules, inlet.into_writer());
@@ -197,6 +196,7 @@ fn keep(mut outlet: Outlet, mut file: &File) -> std::io::Result<(Digest, u64)> {
         }
         file.write_all(piece)?;
         let length = piece.len();
+        brig_sys::page_cache::begin_writing(file.as_fd(), size, length as u64);
         size += length as u64;
         outlet.consume(length);
     }

@@ -30,6 +30,8 @@ use crate::unpack::{Attributes, is_opaque, make_opaque};
 const DEPTH_MAX: usize = 512;
 /// The most pieces of a file that is written with its holes.
 const PIECES_MAX: usize = 4096;
+/// The most that is read of a file at a time, in bytes.
+const PIECE: usize = 1 << 20;
 /// What a layer's tar puts before the name of what it deletes.
 const WHITEOUT: &[u8] = b".wh.";
 /// The entry that makes a directory opaque.
@@ -224,7 +226,9 @@ impl<W: Write> Walk<'_, W> {
         } else {
             // What grows meanwhile is cut, and what shrinks is filled up: the header has told the size already.
             let data = At { file: &source, at: 0 }.chain(std::io::repeat(0)).take(size);
-            self.write_with(&part, size, Tee { data, copy: (!shared).then_some(&copy), at: 0 })?;
+            let data = Tee { data, copy: (!shared).then_some(&copy), at: 0 };
+            let room = usize::try_from(size).map_or(PIECE, |size| size.clamp(512, PIECE));
+            self.write_with(&part, size, std::io::BufReader::with_capacity(room, data))?;
             self.taken.bytes += size;
         }
         attributes.apply(copy.as_fd(), None).map_err(Fault::io("describe", path))?;
@@ -404,6 +408,7 @@ impl<R: Read> Read for Tee<'_, R> {
             while done < length {
                 done += rustix::io::pwrite(copy, &buffer[done..length], self.at + done as u64)?;
             }
+            brig_sys::page_cache::begin_writing(copy.as_fd(), self.at, length as u64);
         }
         self.at += length as u64;
         Ok(length)

@@ -14,6 +14,7 @@ pub mod interface;
 pub mod keyring;
 pub mod memory;
 pub mod mounts;
+pub mod page_cache;
 pub mod root;
 pub mod schedule;
 pub mod seccomp;

@@ -31,8 +31,8 @@ struct Engine {
 }
 
 impl Engine {
-    fn brig(place: &Place, title: &str, form: Form) -> Self {
-        Self::new(title, pull::brig(place, form, &[]), pull::homes(place, form.word()))
+    fn brig(place: &Place, form: Form) -> Self {
+        Self::new(form.title(), pull::brig(place, form, &[]), pull::homes(place, form.word()))
     }
 
     fn podman(place: &Place) -> Self {
@@ -103,8 +103,7 @@ impl Change {
 
 /// Commits by each engine in turn.
 pub fn run(engines: &Engines, place: &Place, count: usize) -> Result<()> {
-    let mut all =
-        vec![Engine::brig(place, "brig", Form::Directories), Engine::brig(place, "brig --layers erofs", Form::Erofs)];
+    let mut all = vec![Engine::brig(place, Form::Auto), Engine::brig(place, Form::Directories)];
     if engines.podman {
         all.push(Engine::podman(place));
     }

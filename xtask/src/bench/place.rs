@@ -149,7 +149,7 @@ impl Place {
         }
         let path = self.directory.keep();
         // Podman keeps its storage mounted on itself, and may still be tidying up after its last container.
-        for storage in ["podman/overlay", "pull-podman/overlay", "pull-erofs-run/mnt", "pull-directories-run/mnt"] {
+        for storage in ["podman/overlay", "pull-podman/overlay", "pull-auto-run/mnt", "brig-run/mnt"] {
             let _ = rustix::mount::unmount(path.join(storage), rustix::mount::UnmountFlags::DETACH);
         }
         let mut tries = 0;

@@ -23,8 +23,8 @@ const YARDSTICK: &str = "gunzip, hash, write, sync";
 pub enum Form {
     /// As files and directories.
     Directories,
-    /// As EROFS images.
-    Erofs,
+    /// As brig chooses: EROFS images, where the kernel mounts them well.
+    Auto,
 }
 
 impl Form {
@@ -32,14 +32,22 @@ impl Form {
     pub fn word(self) -> &'static str {
         match self {
             Self::Directories => "directories",
-            Self::Erofs => "erofs",
+            Self::Auto => "auto",
+        }
+    }
+
+    /// How the figures call it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Directories => "brig --layers directories",
+            Self::Auto => "brig",
         }
     }
 
     /// The form of a peer by its name; none for others than brig.
     pub fn of(peer: &str) -> Option<Self> {
-        let other = peer.starts_with("brig").then_some(Self::Directories);
-        if peer.starts_with("brig --layers erofs") { Some(Self::Erofs) } else { other }
+        let all = [Self::Directories, Self::Auto];
+        all.into_iter().find(|form| peer.starts_with(form.title()))
     }
 }
 
@@ -77,9 +85,9 @@ pub fn times(a: &Series, b: &Series) -> f64 {
 pub fn peers(engines: &Engines, place: &Place, name: &str, flush: bool, umoci: bool) -> Vec<Peer> {
     let title = |engine: &str| if flush { format!("{engine}, and sync -f") } else { engine.to_owned() };
     let mut peers = Vec::new();
-    for (form, called) in [(Form::Directories, "brig"), (Form::Erofs, "brig --layers erofs")] {
+    for form in [Form::Auto, Form::Directories] {
         let (root, run) = homes(place, form.word());
-        peers.push(peer(&title(called), brig(place, form, &["pull", "--quiet", name]), &root, &run, flush));
+        peers.push(peer(&title(form.title()), brig(place, form, &["pull", "--quiet", name]), &root, &run, flush));
     }
     if engines.podman {
         let (root, run) = homes(place, "podman");
@@ -117,7 +125,7 @@ pub fn run(engines: &Engines, place: &Place, count: usize) -> Result<()> {
     let result = rounds(&all, None, count, 1)?;
     table::print(&format!("pull of {sizes} from loopback"), &result, None);
     targets(&result);
-    for form in [Form::Directories, Form::Erofs] {
+    for form in [Form::Directories, Form::Auto] {
         let (root, run) = homes(place, form.word());
         let pull = peer("", brig(place, form, &["pull", "--quiet", &name]), &root, &run, false);
         let found = peak(place, &pull)?;
