@@ -21,6 +21,7 @@ use brig_spec::digest::Digest;
 use rustix::fs::FlockOperation;
 
 use crate::error::{Error, Result};
+use crate::image::CommitLock;
 use crate::lease::Needs;
 use crate::limits::Limits;
 use crate::{Silent, Store, disk};
@@ -89,7 +90,7 @@ impl Store {
     pub fn collect(&self, users: &AskUsers<'_>, keep_downloads: Duration) -> Result<Collected> {
         let mut collected = Collected::default();
         {
-            let _commit = self.commit_lock(&Silent)?;
+            let commit = self.commit_lock(&Silent)?;
             let in_use = ask(users)?;
             let mut blobs: HashSet<Digest> = HashSet::new();
             let mut layers: HashSet<String> = in_use.layers.iter().cloned().collect();
@@ -101,7 +102,7 @@ impl Store {
                 self.sweep_blobs(&blobs, &mut collected)?;
                 self.sweep_layers(&layers, &mut collected)?;
             }
-            self.sweep_names()?;
+            self.sweep_names(&commit)?;
         }
         self.sweep_temporary(keep_downloads, &mut collected)?;
         Ok(collected)
@@ -174,11 +175,11 @@ impl Store {
     }
 
     /// Removes names whose image is gone, and what an interrupted write left beside records and names.
-    fn sweep_names(&self) -> Result<()> {
+    fn sweep_names(&self, commit: &CommitLock<'_>) -> Result<()> {
         let ids: HashSet<Digest> = self.image_ids()?.into_iter().collect();
         for (name, owner) in self.names()? {
             if !ids.contains(&owner) {
-                self.unset_name(&name)?;
+                self.unset_name(commit, &name)?;
             }
         }
         for directory in ["images", "images/names"] {

@@ -30,10 +30,15 @@ pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd> {
 
 /// Returns sixteen random hexadecimal digits.
 pub(crate) fn random_name() -> String {
+    format!("{:016x}", random_number())
+}
+
+/// Returns a random number.
+pub(crate) fn random_number() -> u64 {
     let mut bytes = [0_u8; 8];
     // The pool is ready on any machine that runs containers; eight bytes are never a short read.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    format!("{:016x}", u64::from_ne_bytes(bytes))
+    u64::from_ne_bytes(bytes)
 }
 
 /// Writes a file in one step: a temporary name in the same directory, fsync, rename, fsync of the directory.

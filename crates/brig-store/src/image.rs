@@ -3,6 +3,7 @@
 //! A record is immutable but for its origins; a name is a symbolic link that is never followed: its target is the text
 //! `<hex> <name>`, so that one readlink tells what a name means, one rename changes it, and nothing is ever half written.
 
+mod changes;
 mod lines;
 mod names;
 mod record;
@@ -16,6 +17,7 @@ use brig_spec::image::{CONFIG_MAX, ImageConfig};
 use brig_spec::platform::Platform;
 use brig_spec::reference::Reference;
 
+pub(crate) use changes::CommitLock;
 pub use lines::Line;
 pub(crate) use record::{FORMAT, ImageRecord};
 pub use record::{LayerRecord, RootMetadata};
@@ -155,14 +157,14 @@ impl Store {
 
     /// Gives an image one more name; the image that had it before loses it.
     pub fn tag(&self, name_or_id: &str, name: &Reference) -> Result<()> {
-        let _commit = self.commit_lock(&crate::Silent)?;
+        let commit = self.commit_lock(&crate::Silent)?;
         let id = self.resolve(name_or_id)?;
-        self.set_name(name, &id)
+        self.set_name(&commit, name, &id)
     }
 
     /// Takes names away from an image, or all that it has; the image stays. Returns the names that it has lost.
     pub fn untag(&self, name_or_id: &str, names: &[Reference]) -> Result<Vec<Reference>> {
-        let _commit = self.commit_lock(&crate::Silent)?;
+        let commit = self.commit_lock(&crate::Silent)?;
         let id = self.resolve(name_or_id)?;
         let own = self.names()?.into_iter().filter(|(_, owner)| *owner == id).map(|(name, _)| name);
         let own: Vec<Reference> = own.collect();
@@ -170,7 +172,7 @@ impl Store {
             return Err(Error::NoSuchImage(format!("{} among the names of {name_or_id}", other.familiar())));
         }
         let lost = if names.is_empty() { own } else { names.to_vec() };
-        lost.iter().try_for_each(|name| self.unset_name(name))?;
+        lost.iter().try_for_each(|name| self.unset_name(&commit, name))?;
         Ok(lost)
     }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::image::{Image, ImageRecord};
-use crate::observe::{Observer, Silent};
+use crate::observe::Silent;
 use crate::{Store, disk};
 
 /// What the collector must leave alone on a lease's account.
@@ -69,11 +69,6 @@ pub(crate) struct Lease {
 }
 
 impl Store {
-    /// Takes the commit lock, which is held for moments only.
-    pub(crate) fn commit_lock(&self, observer: &dyn Observer) -> Result<File> {
-        disk::lock_file(&self.root.join("images/.lock"), self.limits.lock_wait, observer, || {})
-    }
-
     /// Takes a lease on blobs and layers.
     pub(crate) fn lease(&self, needs: &Needs) -> Result<Lease> {
         self.lease_on(|| Ok(((), needs.clone()))).map(|((), lease)| lease)

@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
-use brig_spec::digest::Digest;
 use brig_spec::image::{Descriptor, MANIFEST_MAX};
 
 use super::{Object, Report};
 use crate::collect::{AskUsers, Collected, InUse, ask};
 use crate::error::{Error, Result};
-use crate::image::ImageRecord;
+use crate::image::{CommitLock, ImageRecord};
 use crate::ingest::{BlobSource, NewImage, Opened};
 use crate::observe::Observer;
 use crate::{Silent, Store, disk};
@@ -45,14 +44,14 @@ impl Store {
         let mut again: BTreeSet<String> = BTreeSet::new();
         // 1. Out of sight, in one step for each.
         {
-            let _commit = self.commit_lock(&Silent)?;
+            let commit = self.commit_lock(&Silent)?;
             let in_use = ask(users)?;
             for problem in &report.problems {
                 if problem.newer {
                     repaired.kept.push((problem.object.clone(), "a newer brig may have made it".to_owned()));
                     continue;
                 }
-                if let Some(reason) = self.take_away(&problem.object, &in_use)? {
+                if let Some(reason) = self.take_away(&commit, &problem.object, &in_use)? {
                     repaired.kept.push((problem.object.clone(), reason));
                     continue;
                 }
@@ -79,8 +78,9 @@ impl Store {
                 again.insert(called);
                 // One that can still be run is worth keeping until then.
                 if !unpacked || !self.has_blob(&image.id) || !self.has_blob(&image.manifest) {
-                    let _commit = self.commit_lock(&Silent)?;
-                    self.forget(&id)?;
+                    let commit = self.commit_lock(&Silent)?;
+                    self.remove_record(&commit, &id)?;
+                    disk::sync_directory(&self.images_path())?;
                     repaired.removed.push(Object::Record(id));
                 }
             } else if !unpacked {
@@ -93,11 +93,14 @@ impl Store {
         Ok(repaired)
     }
 
-    /// Takes one thing away; says why not, if it must stay. The commit lock must be held.
-    fn take_away(&self, object: &Object, in_use: &InUse) -> Result<Option<String>> {
+    /// Takes one thing away; says why not, if it must stay.
+    fn take_away(&self, commit: &CommitLock<'_>, object: &Object, in_use: &InUse) -> Result<Option<String>> {
         match object {
-            Object::Record(id) => self.forget(id)?,
-            Object::Name(name) => self.unset_name_file(name)?,
+            Object::Record(id) => {
+                self.remove_record(commit, id)?;
+                disk::sync_directory(&self.images_path())?;
+            }
+            Object::Name(name) => self.unset_name_file(commit, name)?,
             Object::Blob(digest) => {
                 let path = self.blob_path(digest);
                 match std::fs::remove_file(&path) {
@@ -121,15 +124,6 @@ impl Store {
             }
         }
         Ok(None)
-    }
-
-    /// Removes an image's record. The commit lock must be held.
-    fn forget(&self, id: &Digest) -> Result<()> {
-        let path = self.images_path().join(format!("{}.json", id.hex()));
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path.display())(error)),
-            _ => disk::sync_directory(&self.images_path()),
-        }
     }
 
     /// Unpacks what is missing of an image from its own blobs.

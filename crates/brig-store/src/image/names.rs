@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use brig_spec::digest::Digest;
 use brig_spec::reference::Reference;
 
+use super::changes::{Change, CommitLock};
 use crate::error::{Error, Result};
 use crate::{Store, disk, hash};
 
@@ -59,14 +60,14 @@ impl Store {
         }
     }
 
-    /// Points a name at an image, and makes that durable. The commit lock must be held.
-    pub(crate) fn set_name(&self, name: &Reference, id: &Digest) -> Result<()> {
-        self.point_name(name, id)?;
+    /// Points a name at an image, and makes that durable.
+    pub(crate) fn set_name(&self, commit: &CommitLock<'_>, name: &Reference, id: &Digest) -> Result<()> {
+        self.point_name(commit, name, id)?;
         disk::sync_directory(&self.names_path())
     }
 
-    /// Points a name at an image. The commit lock must be held. A name by digest alone is no name.
-    pub(crate) fn point_name(&self, name: &Reference, id: &Digest) -> Result<()> {
+    /// Points a name at an image. A name by digest alone is no name.
+    pub(crate) fn point_name(&self, commit: &CommitLock<'_>, name: &Reference, id: &Digest) -> Result<()> {
         if name.digest().is_some() {
             return Ok(());
         }
@@ -74,21 +75,17 @@ impl Store {
         let path = directory.join(file_name(&name.to_string()));
         let temporary = directory.join(format!(".{}", disk::random_name()));
         let target = format!("{} {name}", id.hex());
-        std::os::unix::fs::symlink(OsStr::new(&target), &temporary)
-            .and_then(|()| std::fs::rename(&temporary, &path))
-            .map_err(Error::io("write", path.display()))
+        commit.change(|| {
+            std::os::unix::fs::symlink(OsStr::new(&target), &temporary)
+                .and_then(|()| std::fs::rename(&temporary, &path))
+                .map_err(Error::io("write", path.display()))?;
+            Ok(((), Change::Named(name.clone(), id.clone())))
+        })
     }
 
-    /// Takes a name away. The commit lock must be held.
-    pub(crate) fn unset_name(&self, name: &Reference) -> Result<()> {
-        let directory = self.names_path();
-        let path = directory.join(file_name(&name.to_string()));
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("remove", path.display())(error))
-            }
-            _ => disk::sync_directory(&directory),
-        }
+    /// Takes a name away.
+    pub(crate) fn unset_name(&self, commit: &CommitLock<'_>, name: &Reference) -> Result<()> {
+        commit.change(|| Ok((self.remove_name(&name.to_string())?, Change::Unnamed(name.clone()))))
     }
 
     /// Lists files among the names that do not say what they mean.
@@ -107,8 +104,12 @@ impl Store {
         Ok(bad)
     }
 
-    /// Takes away what is filed as a name, whether it is one or not. The commit lock must be held.
-    pub(crate) fn unset_name_file(&self, name: &str) -> Result<()> {
+    /// Takes away what is filed as a name, whether it is one or not.
+    pub(crate) fn unset_name_file(&self, commit: &CommitLock<'_>, name: &str) -> Result<()> {
+        commit.unknown(|| self.remove_name(name))
+    }
+
+    fn remove_name(&self, name: &str) -> Result<()> {
         let path = self.names_path().join(file_name(name));
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -8,6 +8,8 @@ use brig_spec::platform::Platform;
 use brig_spec::reference::Reference;
 use serde::{Deserialize, Serialize};
 
+use super::changes::{Change, CommitLock};
+use super::lines::Line;
 use crate::error::{Error, Result};
 use crate::{Store, disk};
 
@@ -108,18 +110,36 @@ impl Store {
         Ok(Draft { path, text })
     }
 
-    /// Puts an image's record in its place: the draft, unless another process has meanwhile written what it must keep. The
-    /// commit lock must be held.
-    pub(crate) fn place_image(&self, record: &ImageRecord, draft: &Draft) -> Result<ImageRecord> {
+    /// Puts an image's record in its place: the draft, unless another process has meanwhile written what it must keep.
+    pub(crate) fn place_image(
+        &self,
+        commit: &CommitLock<'_>,
+        record: &ImageRecord,
+        draft: &Draft,
+    ) -> Result<ImageRecord> {
         let (record, text) = self.with_origins(record)?;
         let name = format!("{}.json", record.id.hex());
-        if text == draft.text {
-            let path = self.images_path().join(name);
-            std::fs::rename(&draft.path, &path).map_err(Error::io("write", path.display()))?;
-        } else {
-            disk::replace_file(&self.images_path(), &name, &text)?;
-        }
-        Ok(record)
+        commit.change(|| {
+            if text == draft.text {
+                let path = self.images_path().join(name);
+                std::fs::rename(&draft.path, &path).map_err(Error::io("write", path.display()))?;
+            } else {
+                disk::replace_file(&self.images_path(), &name, &text)?;
+            }
+            let line = Line::nameless(&record.id, record.size, record.created.as_deref());
+            Ok((record, Change::Recorded(line)))
+        })
+    }
+
+    /// Removes an image's record; none is fine. It is for good once the directory is flushed.
+    pub(crate) fn remove_record(&self, commit: &CommitLock<'_>, id: &Digest) -> Result<()> {
+        let path = self.images_path().join(format!("{}.json", id.hex()));
+        commit.change(|| match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", path.display())(error))
+            }
+            _ => Ok(((), Change::Gone(id.clone()))),
+        })
     }
 
     /// Adds to a record what one of the same image knows of its origins; returns it as a text, too.

@@ -24,14 +24,14 @@ impl Store {
     /// several repositories. With `force` the record goes, and the layers in use stay until their containers go.
     /// The content itself is freed by [`Store::collect`].
     pub fn remove(&self, name_or_id: &str, users: &AskUsers<'_>, force: bool) -> Result<Removed> {
-        let _commit = self.commit_lock(&Silent)?;
+        let commit = self.commit_lock(&Silent)?;
         let id = self.resolve(name_or_id)?;
         let names: Vec<Reference> =
             self.names()?.into_iter().filter(|(_, owner)| *owner == id).map(|(name, _)| name).collect();
         let asked = name_or_id.parse::<Reference>().ok().filter(|name| names.contains(name));
         let mut removed = Removed::default();
         if let Some(name) = asked.filter(|_| names.len() > 1) {
-            self.unset_name(&name)?;
+            self.unset_name(&commit, &name)?;
             removed.untagged.push(name);
             return Ok(removed);
         }
@@ -47,11 +47,10 @@ impl Store {
             }
         }
         // The record first: a name without an image is nothing, an image without a name would still be listed.
-        let path = self.images_path().join(format!("{}.json", id.hex()));
-        std::fs::remove_file(&path).map_err(Error::io("remove", path.display()))?;
+        self.remove_record(&commit, &id)?;
         disk::sync_directory(&self.images_path())?;
         for name in names {
-            self.unset_name(&name)?;
+            self.unset_name(&commit, &name)?;
             removed.untagged.push(name);
         }
         removed.deleted = Some(id);
@@ -65,7 +64,7 @@ impl Store {
         tagged: bool,
         pick: &dyn Fn(&ImageSummary) -> bool,
     ) -> Result<Vec<Digest>> {
-        let _commit = self.commit_lock(&Silent)?;
+        let commit = self.commit_lock(&Silent)?;
         let in_use = ask(users)?;
         let mut gone = Vec::new();
         // A record that cannot be read may belong to a newer brig: it is not among these, and stays.
@@ -74,9 +73,8 @@ impl Store {
             if used || !image.names.is_empty() && !tagged || !pick(&image) {
                 continue;
             }
-            let path = self.images_path().join(format!("{}.json", image.id.hex()));
-            std::fs::remove_file(&path).map_err(Error::io("remove", path.display()))?;
-            image.names.iter().try_for_each(|name| self.unset_name(name))?;
+            self.remove_record(&commit, &image.id)?;
+            image.names.iter().try_for_each(|name| self.unset_name(&commit, name))?;
             gone.push(image.id);
         }
         disk::sync_directory(&self.images_path())?;

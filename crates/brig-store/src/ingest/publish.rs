@@ -73,10 +73,10 @@ impl Store {
         // 5. The record, then the names.
         let commit = self.commit_lock(observer)?;
         step("record");
-        let record = self.place_image(&record, &draft)?;
+        let record = self.place_image(&commit, &record, &draft)?;
         for name in incoming.image.names {
             step("name");
-            self.point_name(name, &record.id)?;
+            self.point_name(&commit, name, &record.id)?;
         }
         // Others need not wait for the disk: what they do about this image comes after it there, too.
         drop(commit);
