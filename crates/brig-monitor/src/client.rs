@@ -1,12 +1,14 @@
 //! The other end of a monitor's socket: for the engine and the command line.
 
 use crate::packets;
-use crate::protocol::{EXITED_OOM, EXITED_UNKNOWN, Kind, PAYLOAD_MAX, SOCKET_FILE};
+use crate::protocol::{EXITED_OOM, EXITED_UNKNOWN, Kind, PAUSED_ALREADY, PAUSED_DONE, PAYLOAD_MAX, SOCKET_FILE};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// A connection to a monitor.
 #[derive(Debug)]
@@ -18,6 +20,9 @@ pub struct Connection {
 
 /// More warnings than this are not kept.
 const WARNINGS_MAX: usize = 100;
+
+/// How long a monitor may take to freeze or to thaw its container; it gives up itself after two seconds.
+const PAUSE_WAIT: Duration = Duration::from_secs(10);
 
 /// What a monitor says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +77,33 @@ impl Connection {
         let [r0, r1] = rows.to_le_bytes();
         let [c0, c1] = columns.to_le_bytes();
         self.send(Kind::Resize, &[r0, r1, c0, c1])
+    }
+
+    /// Holds the container still for as long as this connection lives, or lets it go on; false if it stood still already. The
+    /// monitor must speak [`crate::protocol::VERSION_PAUSE`]. Errors: what the monitor says, its end, `ETIMEDOUT`.
+    pub fn pause(&mut self, hold: bool) -> io::Result<bool> {
+        self.send(Kind::Pause, &[u8::from(hold)])?;
+        let end = Instant::now() + PAUSE_WAIT;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let wait = rustix::time::Timespec::try_from(left).map_err(io::Error::other)?;
+            let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+            if rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&wait)))? == 0 {
+                return Err(rustix::io::Errno::TIMEDOUT.into());
+            }
+            let Some((kind, payload)) = packets::receive(self.socket.as_fd(), &mut self.buffer, true)? else {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            };
+            match (kind, payload) {
+                (Some(Kind::Paused), [PAUSED_DONE, ..]) => return Ok(true),
+                (Some(Kind::Paused), [PAUSED_ALREADY, ..]) => return Ok(false),
+                (Some(Kind::Paused), [_, text @ ..]) => {
+                    return Err(io::Error::other(String::from_utf8_lossy(text).into_owned()));
+                }
+                (Some(Kind::Exited), _) => return Err(io::Error::other("it has ended")),
+                _ => {}
+            }
+        }
     }
 
     /// Takes the warnings that came with the events up to now: what was done otherwise than asked, a line each.

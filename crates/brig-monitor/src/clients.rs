@@ -18,6 +18,8 @@ pub struct Client {
     pub flags: u8,
     /// Whether it is gone.
     pub closed: bool,
+    /// Whether it holds the container (`hold.rs`).
+    pub holds: bool,
     // Packets that it had no room for. While there are any no more output is read, so it is one, or what was left in
     // the pipes at the end.
     unsent: VecDeque<(Kind, Vec<u8>)>,
@@ -26,7 +28,7 @@ pub struct Client {
 impl Client {
     /// Takes over a connected socket whose `Hello` has not come yet.
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, flags: 0, closed: false, unsent: VecDeque::new() }
+        Self { socket, flags: 0, closed: false, holds: false, unsent: VecDeque::new() }
     }
 
     /// Takes the `Hello` that a spawner sent before this process began.

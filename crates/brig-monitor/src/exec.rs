@@ -118,6 +118,7 @@ fn start(plan: &ExecPlan, server: &mut Server) -> Result<Served, Error> {
             restarts: 0,
             cgroup: state.cgroup,
             boot: state.boot,
+            speaks: crate::protocol::VERSION,
         };
         let _ = records::write_json(&plan.exec_dir.join(STATE_FILE), &record, false);
     }

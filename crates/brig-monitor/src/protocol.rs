@@ -12,11 +12,16 @@
 //!   Resize {rows u16, columns u16, little endian} ->
 //!   Signal {number: 1 byte}   ------->            sent to the container's first process
 //!   Stopping                  ------->            a person stops it: no restart
+//!   Pause {1: hold, 0: let go} ------>            the container stands still until the client lets go or is gone
+//!                             <-------   Paused {1 byte: a `PAUSED_..`, text}   the answer (`hold.rs`)
 //!                             <-------   Warning {text}          to the one who spawned the monitor, before Started
 //!                             <-------   Started {pid: i32 LE}   likewise
 //!                             <-------   Failed {status: 1 byte, text}   likewise: 125, 126 or 127
 //!                             <-------   Exited {status: 1 byte (255: see flags), flags: 1 byte}   always the last
 //! ```
+//!
+//! A monitor may be months older than its client. Both pass over packets of a kind that they do not know, so a client that needs
+//! an answer looks first at what the monitor says that it speaks, [`crate::state::State::speaks`]: 0 is all but `Pause`.
 
 /// The most bytes that follow a packet's first byte.
 pub const PAYLOAD_MAX: usize = 32 * 1024;
@@ -30,6 +35,18 @@ pub const HELLO_OUTPUT: u8 = 1;
 pub const HELLO_STDIN: u8 = 2;
 /// Flag of `Hello`: replay nothing, only the end is waited for.
 pub const HELLO_WAIT: u8 = 4;
+
+/// What a monitor of this program speaks.
+pub const VERSION: u32 = 1;
+/// The first version that knows `Pause`.
+pub const VERSION_PAUSE: u32 = 1;
+
+/// `Paused`: it is as asked.
+pub const PAUSED_DONE: u8 = 0;
+/// `Paused`: it stood still already, and will after the client.
+pub const PAUSED_ALREADY: u8 = 1;
+/// `Paused`: it could not be done; the text says why.
+pub const PAUSED_FAILED: u8 = 2;
 
 /// Flag of `Exited`: the OOM killer ended a process of the container.
 pub const EXITED_OOM: u8 = 1;
@@ -64,16 +81,23 @@ pub enum Kind {
     Exited = 10,
     /// Something was done otherwise than asked: a limit that had to be lowered.
     Warning = 11,
+    /// A client holds the container, or lets go of it.
+    Pause = 12,
+    /// What came of that.
+    Paused = 13,
 }
 
 impl Kind {
     /// Reads the first byte of a packet.
     pub fn from_byte(byte: u8) -> Option<Self> {
         use Kind::{
-            Exited, Failed, Hello, Resize, Signal, Started, Stderr, Stdin, StdinEnd, Stdout, Stopping, Warning,
+            Exited, Failed, Hello, Pause, Paused, Resize, Signal, Started, Stderr, Stdin, StdinEnd, Stdout, Stopping,
+            Warning,
         };
-        let kinds =
-            [Stdin, Stdout, Stderr, Hello, StdinEnd, Resize, Signal, Stopping, Started, Failed, Exited, Warning];
+        let kinds = [
+            Stdin, Stdout, Stderr, Hello, StdinEnd, Resize, Signal, Stopping, Started, Failed, Exited, Warning, Pause,
+            Paused,
+        ];
         kinds.get(usize::from(byte)).copied()
     }
 }
@@ -84,9 +108,9 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_back() {
-        for byte in 0..=11 {
+        for byte in 0..=13 {
             assert_eq!(Kind::from_byte(byte).map(|k| k as u8), Some(byte));
         }
-        assert_eq!(Kind::from_byte(12), None);
+        assert_eq!(Kind::from_byte(14), None);
     }
 }

@@ -10,6 +10,7 @@
 
 use crate::chain::one_line;
 use crate::clients::Client;
+use crate::hold::Holder;
 use crate::logfile::LogFile;
 use crate::plan::{Plan, Restart};
 use crate::protocol::{EXITED_OOM, EXITED_UNKNOWN, Kind, SOCKET_FILE};
@@ -165,7 +166,9 @@ fn wants_restart(policy: Restart, exit: &Exit, restarts: u32) -> bool {
 
 fn serve_to_end(plan: &Plan, server: &mut Server, mut container: Container) -> Exit {
     let relay = container.attachment.as_mut().map(brig_net::Attachment::relay);
+    server.holder = Some(Holder::new(&plan.run_dir, &container.cgroup));
     let status = server.serve(&container.process, relay);
+    server.forget_holds();
     let oom_killed = container.cgroup.oom_kills() > 0;
     // Without a pid namespace of its own the container may have left processes behind.
     if !container.cgroup.pids().is_empty() {
@@ -251,6 +254,7 @@ pub(crate) fn adopt(directory: &Path, mut first: Client) -> i32 {
     }
     if let Ok(monitor) = ProcessId::of(i32::try_from(std::process::id()).unwrap_or(0)) {
         state.monitor = monitor;
+        state.speaks = crate::protocol::VERSION;
         let _ = records::write_json(&plan.run_dir.join(STATE_FILE), &state, false);
     }
     let pid = state.init.map_or(0, |init| init.pid);
@@ -271,6 +275,8 @@ fn take_over(plan: &Plan, server: &mut Server, state: &State) -> Option<Containe
     server.ends.stdout = stdio::open_end(&plan.run_dir.join(stdio::STDOUT_FILE)).ok();
     server.ends.stderr = stdio::open_end(&plan.run_dir.join(stdio::STDERR_FILE)).ok();
     let cgroup = Cgroup::open(Path::new(&state.cgroup)).ok()?;
+    // Whoever was connected to the lost monitor is not to this one.
+    let _ = Holder::new(&plan.run_dir, &cgroup).end();
     let attachment =
         plan.network.as_ref().and_then(|network| brig_net::adopt(network, &crate::start::network_state(plan)).ok());
     Some(Container { process: Served { pidfd, is_child: false }, cgroup, attachment, started_at: state.started_at })

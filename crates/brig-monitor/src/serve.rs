@@ -4,8 +4,9 @@
 //! the container does not read holds its client back. Nothing here grows with what flows through.
 
 use crate::clients::Client;
+use crate::hold::Holder;
 use crate::logfile::{LogFile, Stream};
-use crate::protocol::{HELLO_STDIN, Kind, PAYLOAD_MAX};
+use crate::protocol::{HELLO_STDIN, Kind, PAUSED_ALREADY, PAUSED_DONE, PAUSED_FAILED, PAYLOAD_MAX};
 use crate::stdio::Ends;
 use brig_net::relay::Relay;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -35,6 +36,8 @@ pub struct Server {
     pub stopped: bool,
     /// What of the network closes slowly, and is therefore closed last.
     pub lingering: Vec<brig_net::Lingering>,
+    /// What clients may hold; none while nothing runs, and for an exec.
+    pub holder: Option<Holder>,
     // Input that the container has not taken yet.
     pending_input: Vec<u8>,
     input_ends: bool,
@@ -72,6 +75,7 @@ impl Server {
             log,
             stopped: false,
             lingering: Vec::new(),
+            holder: None,
             pending_input: Vec::new(),
             input_ends: false,
             buffer: Vec::new(),
@@ -110,7 +114,7 @@ impl Server {
             if let Some(relay) = relay.as_deref_mut() {
                 relay.expire(Instant::now());
             }
-            self.clients.retain(|c| !c.closed);
+            self.forget_closed();
             if ended {
                 let status = reap(process);
                 self.drain();
@@ -131,8 +135,53 @@ impl Server {
             for (source, _) in self.wait(None, None, Some(left)) {
                 self.handle(source, None);
             }
-            self.clients.retain(|c| !c.closed);
+            self.forget_closed();
         }
+    }
+
+    /// Forgets clients that are gone, and lets go of what only they held.
+    fn forget_closed(&mut self) {
+        let held = self.clients.iter().any(|c| c.holds);
+        self.clients.retain(|c| !c.closed);
+        if held && !self.clients.iter().any(|c| c.holds) {
+            let _ = self.holder.as_ref().map(Holder::end);
+        }
+    }
+
+    /// The process that was held is no more.
+    pub fn forget_holds(&mut self) {
+        for client in &mut self.clients {
+            client.holds = false;
+        }
+        if let Some(holder) = self.holder.take() {
+            holder.forget();
+        }
+    }
+
+    /// Holds the container for a client, or lets it go; tells the client.
+    fn pause(&mut self, at: usize, hold: bool) {
+        let others = self.clients.iter().enumerate().any(|(other, client)| other != at && client.holds);
+        let done = match &self.holder {
+            None => Err("nothing runs that could be paused".to_owned()),
+            Some(holder) if hold && !self.clients[at].holds => match holder.begin() {
+                Ok(begun) => Ok(begun || others),
+                Err(error) => Err(crate::chain::one_line(&error)),
+            },
+            Some(_) if hold => Ok(true),
+            Some(holder) if self.clients[at].holds && !others => {
+                holder.end().map(|()| true).map_err(|error| crate::chain::one_line(&error))
+            }
+            Some(_) => Ok(true),
+        };
+        let client = &mut self.clients[at];
+        client.holds = hold && done == Ok(true);
+        let mut payload = vec![match done {
+            Ok(true) => PAUSED_DONE,
+            Ok(false) => PAUSED_ALREADY,
+            Err(_) => PAUSED_FAILED,
+        }];
+        payload.extend(done.err().unwrap_or_default().bytes().take(PAYLOAD_MAX - 1));
+        client.push(Kind::Paused, &payload);
     }
 
     /// Tells the clients what the one who started it should know.
@@ -271,6 +320,10 @@ impl Server {
                 }
             }
             Some(Kind::Stopping) => self.stopped = true,
+            Some(Kind::Pause) => {
+                let hold = payload.first() == Some(&1);
+                self.pause(at, hold);
+            }
             _ => {}
         }
     }

@@ -79,6 +79,7 @@ fn start_in(plan: &Plan, server: &mut Server, restarts: u32, cgroup: &Cgroup) ->
         restarts,
         cgroup: cgroup.path().display().to_string(),
         boot: crate::state::boot_id().map(str::to_owned),
+        speaks: crate::protocol::VERSION,
     };
     let running = created.start()?;
     state.started_at = now_ns();

@@ -79,6 +79,9 @@ pub struct State {
     /// The boot in which this was written, see [`boot_id`]: start times of another one mean nothing.
     #[serde(default)]
     pub boot: Option<String>,
+    /// What the monitor speaks, see [`crate::protocol::VERSION`].
+    #[serde(default)]
+    pub speaks: u32,
 }
 
 /// How a container's last run ended.

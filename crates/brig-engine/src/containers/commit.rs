@@ -8,8 +8,9 @@
 //!   5  the container goes on
 //! ```
 
+use super::pause::Paused;
 use super::status::Phase;
-use super::{diff, hold, pause, status};
+use super::{diff, hold, status};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::images::{apply_change, failure};
@@ -74,7 +75,7 @@ pub fn commit(
     // 1. Nobody starts or removes it meanwhile, and what it runs stands still.
     let _held = hold(config, &record.id, "commit")?;
     let running = status::of(config, record).phase == Phase::Running;
-    let paused = if running && options.pause { Some(Paused::new(config, record)?) } else { None };
+    let paused = if running && options.pause { Paused::new(config, record)? } else { None };
     let upper = record.dir(config).join("upper");
     let upper = rustix::fs::open(&upper, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let upper = upper.map_err(|error| failed(error.into()))?;
@@ -102,26 +103,6 @@ pub fn commit(
     let committed = store.commit(&commit, observer).map_err(|error| failure::store(what(), error))?;
     drop(paused);
     Ok(committed)
-}
-
-/// A container that is paused, and goes on when this is dropped.
-struct Paused<'a> {
-    config: &'a Config,
-    record: &'a Record,
-}
-
-impl<'a> Paused<'a> {
-    fn new(config: &'a Config, record: &'a Record) -> Result<Self> {
-        pause::pause(config, record)?;
-        Ok(Self { config, record })
-    }
-}
-
-impl Drop for Paused<'_> {
-    fn drop(&mut self) {
-        // It may have been killed, or let go by somebody else.
-        let _ = pause::unpause(self.config, self.record);
-    }
 }
 
 /// What the container was run with becomes the image's defaults, as Docker has it.
