@@ -32,9 +32,9 @@ fn names(store: &Store) -> BTreeMap<String, String> {
     let names: BTreeMap<String, String> = listing.images.iter().flat_map(pairs).collect();
     // The listing that is kept in one file says the same, whatever has been cut short.
     let (lines, _) = store.lines().unwrap();
-    let named = lines.iter().filter(|line| !line.repository.is_empty());
+    let titles = lines.iter().filter(|line| !line.repository.is_empty());
     let kept: BTreeMap<String, String> =
-        named.map(|line| (format!("{}:{}", line.repository, line.tag), format!("sha256:{}", line.id))).collect();
+        titles.map(|line| (format!("{}:{}", line.repository, line.tag), format!("sha256:{}", line.id))).collect();
     assert_eq!(kept, names);
     assert_eq!(lines.len(), listing.images.iter().map(|image| image.names.len().max(1)).sum::<usize>());
     names
