@@ -10,6 +10,7 @@
 
 mod artifact;
 mod commit_changes;
+mod diff;
 mod ensure;
 pub(crate) mod failure;
 mod history;
@@ -41,7 +42,7 @@ pub use ensure::PullPolicy;
 pub use history::Step;
 pub use list_filter::{ImageFilter, LabelFilter};
 pub use login::{login, logout};
-pub use manifest::PlatformChange;
+pub use manifest::{ManifestOf, PlatformChange};
 pub use pull::Pulled;
 pub use push::PushedImage;
 pub use source::Source;

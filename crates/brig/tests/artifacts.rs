@@ -42,7 +42,18 @@ fn a_list_is_made_annotated_pushed_and_pulled() {
     let index = registry.get(&format!("/v2/app/manifests/{}", pushed.stdout.trim())).1;
     assert_eq!(digest(&index), pushed.stdout.trim());
     // What the registry has under the name now, for there is no list here any more.
-    assert_eq!(engine.brig(&["manifest", "inspect", &list]).ok().as_bytes(), index);
+    assert_eq!(engine.brig(&["manifest", "inspect", "--raw", &list]).stdout.as_bytes(), index);
+    let shown = engine.brig(&["manifest", "inspect", &list]).ok();
+    assert!(shown.starts_with("{\n   \"schemaVersion\": 2,\n"), "{shown}");
+    let told = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    assert_eq!(told(&shown), serde_json::from_slice::<serde_json::Value>(&index).unwrap());
+    let each = told(&engine.brig(&["manifest", "inspect", "-v", &list]).ok());
+    let pinned = format!("{}/app@{}", registry.host(), digest(&remote.manifest));
+    assert_eq!(each[1]["Ref"], pinned);
+    assert_eq!(each[1]["Descriptor"]["platform"]["architecture"], "arm64");
+    assert_eq!(each[1]["OCIManifest"], serde_json::from_slice::<serde_json::Value>(&remote.manifest).unwrap());
+    let alone = told(&engine.brig(&["manifest", "inspect", "--verbose", &near]).ok());
+    assert_eq!(alone["Descriptor"]["digest"], digest(&local.manifest));
     assert!(engine.brig(&["manifest", "rm", &list]).stderr.contains("there is no list"));
     let third = Engine::beside();
     assert_eq!(third.brig(&["pull", "-q", &list]).ok(), local.id());
@@ -74,7 +85,7 @@ fn artifacts_go_and_come_and_are_found_by_what_they_are_about() {
     assert_eq!(engine.names("out").len(), 3, "nothing else is left there");
     let shown = engine.brig(&["manifest", "inspect", &name("files")]).ok();
     assert!(
-        shown.contains("\"artifactType\":\"application/x-test\"") && shown.contains("\"application/json\""),
+        shown.contains("\"artifactType\": \"application/x-test\"") && shown.contains("\"application/json\""),
         "{shown}"
     );
 

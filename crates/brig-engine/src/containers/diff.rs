@@ -43,7 +43,7 @@ impl Change {
 }
 
 /// The deepest tree that is walked.
-const DEPTH_MAX: usize = 512;
+pub(crate) const DEPTH_MAX: usize = 512;
 
 /// Lists the changes, sorted by path.
 pub fn diff(config: &Config, record: &Record) -> Result<Vec<(Change, PathBuf)>> {
@@ -72,7 +72,7 @@ pub(super) fn places(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Lists what the topmost layer of an image changes, sorted by path; `layers` are its trees, bottom first.
-pub fn diff_image(layers: &[PathBuf]) -> Result<Vec<(Change, PathBuf)>> {
+pub(crate) fn diff_image(layers: &[PathBuf]) -> Result<Vec<(Change, PathBuf)>> {
     let failed = |error: std::io::Error| Error::io("cannot compare the image with the layers below", error);
     let mut changes = BTreeMap::new();
     let Some((top, below)) = layers.split_last() else { return Ok(Vec::new()) };
@@ -89,15 +89,15 @@ struct Walk<'a> {
     places: &'a [PathBuf],
 }
 
-fn is_whiteout(stat: &Stat) -> bool {
+pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
-fn is_directory(stat: &Stat) -> bool {
+pub(crate) fn is_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
-fn is_opaque(directory: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_opaque(directory: BorrowedFd<'_>) -> bool {
     let mut value = [0u8; 8];
     rustix::fs::fgetxattr(directory, "trusted.overlay.opaque", &mut value).is_ok_and(|n| value[..n] == *b"y")
 }
@@ -239,7 +239,7 @@ impl Walk<'_> {
 }
 
 /// Looks at a path inside one layer, following no link; a directory is opened too.
-fn look(layer: BorrowedFd<'_>, path: &Path) -> std::io::Result<Option<(Stat, Option<OwnedFd>)>> {
+pub(crate) fn look(layer: BorrowedFd<'_>, path: &Path) -> std::io::Result<Option<(Stat, Option<OwnedFd>)>> {
     use rustix::io::Errno;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     // With NO_SYMLINKS a link in the last place is refused unless it is only referred to.

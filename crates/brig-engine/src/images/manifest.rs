@@ -50,6 +50,17 @@ pub struct PlatformChange {
     pub variant: Option<String>,
 }
 
+/// One image of a list, or an image by itself.
+#[derive(Debug, Clone)]
+pub struct ManifestOf {
+    /// Its name, with the manifest's digest.
+    pub name: Reference,
+    /// What the list says of it, or what it says of itself.
+    pub descriptor: Descriptor,
+    /// Its manifest, as it is kept.
+    pub bytes: Vec<u8>,
+}
+
 impl Images<'_> {
     /// Makes a list of images that are here or in registries; an existing one is added to with `amend`, else refused.
     pub fn create_list(&self, name: &str, images: &[String], amend: bool) -> Result<Reference> {
@@ -110,6 +121,28 @@ impl Images<'_> {
         Ok(found.map_err(|error| failure::registry(message, error))?.bytes)
     }
 
+    /// Describes each image that a list made here, or a name in a registry, means; one that is no list means itself.
+    pub fn describe_manifest(&self, name: &str) -> Result<Vec<ManifestOf>> {
+        let reference = self.remote(name)?;
+        let message = || format!("cannot inspect manifest `{}`", reference.familiar());
+        let entries = match self.read_list(&reference)? {
+            Some(list) => list.entries,
+            None => self.entries_there(&reference, &message)?,
+        };
+        let describe = |entry: Entry| {
+            let digest = entry.descriptor.digest.clone();
+            let bytes = if let Some(origin) = &entry.origin {
+                let found = self.client()?.manifest(&origin.pinned(digest.clone()));
+                found.map_err(|error| failure::registry(message(), error))?.bytes
+            } else {
+                let bytes = self.store.read_blob(&digest, MANIFEST_MAX);
+                bytes.map_err(|error| failure::store(message(), error))?
+            };
+            Ok(ManifestOf { name: reference.pinned(digest), descriptor: entry.descriptor, bytes })
+        };
+        entries.into_iter().map(describe).collect()
+    }
+
     /// Pushes a list with everything that it needs, as `destination` or under its own name.
     pub fn push_list(&self, name: &str, destination: Option<&str>, observer: &dyn Observer) -> Result<PushedImage> {
         let list = self.list_named(name)?;
@@ -152,10 +185,14 @@ impl Images<'_> {
             let descriptor = descriptor(media_type, image.manifest.clone(), bytes.len(), image.platform.clone());
             return Ok(vec![Entry { descriptor, origin: None }]);
         }
-        let reference = self.remote(typed)?;
+        self.entries_there(&self.remote(typed)?, &message)
+    }
+
+    /// Describes everything that a registry has under a name.
+    fn entries_there(&self, reference: &Reference, message: &dyn Fn() -> String) -> Result<Vec<Entry>> {
         let client = self.client()?;
         let fail = |error| failure::registry(message(), error);
-        let found = client.manifest(&reference).map_err(fail)?;
+        let found = client.manifest(reference).map_err(fail)?;
         let origin = reference.pinned(found.digest.clone());
         match Document::parse(&found.bytes, Some(&found.media_type))
             .map_err(|error| Error::new(Kind::Unavailable, message()).because(error))?
@@ -165,7 +202,7 @@ impl Images<'_> {
                 Ok(index.manifests.into_iter().map(entry).collect())
             }
             Document::Manifest(manifest) => {
-                let config = client.small_blob(&reference, &manifest.config, CONFIG_MAX).map_err(fail)?;
+                let config = client.small_blob(reference, &manifest.config, CONFIG_MAX).map_err(fail)?;
                 let platform =
                     ImageConfig::parse(&config).map_or_else(|_| Platform::host(), |config| config.platform());
                 let descriptor = descriptor(found.media_type, found.digest, found.bytes.len(), platform);

@@ -1,11 +1,12 @@
 //! `brig cp` and `brig diff`: files in and out of containers, and what a container has changed.
 
-use super::{Entry, flags, parser, store};
+use super::{Entry, flags, parser, registry_options, store};
 use crate::Context;
 use crate::output;
 use crate::report::{self, Outcome};
 use crate::terminal;
 use brig_engine::containers::{self, CopyOptions};
+use brig_engine::images::Images;
 use brig_engine::{Error, Kind};
 use clap::Args;
 use std::io::IsTerminal;
@@ -94,8 +95,11 @@ fn to_stream(context: &Context, source: &str, options: CopyOptions) -> Outcome {
 #[derive(Debug, Args)]
 struct Diff {
     /// The container, or an image
-    #[arg(value_name = "CONTAINER")]
+    #[arg(value_name = "CONTAINER|IMAGE")]
     name: String,
+    /// For an image: the one that it is compared with, all files of both
+    #[arg(value_name = "IMAGE")]
+    other: Option<String>,
 }
 
 pub const DIFF: Entry = Entry::new(
@@ -103,18 +107,24 @@ pub const DIFF: Entry = Entry::new(
     || {
         parser::<Diff>(
             "diff",
-            "Show what a container has changed of its image, or an image's last layer of those below",
+            "Show what a container has changed of its image, an image's last layer of those below, or an image of another",
         )
     },
     |context, matches| {
         let flags: Diff = flags(matches)?;
+        let of_images = || {
+            let store = store(context)?;
+            Images::new(&store, registry_options(&[])?).diff(&flags.name, flags.other.as_deref())
+        };
         let changes = match containers::find(&context.config, &flags.name) {
-            Ok(record) => containers::diff(&context.config, &record)?,
+            Ok(record) if flags.other.is_none() => containers::diff(&context.config, &record)?,
             Err(error) if error.kind != Kind::NotFound => return Err(error),
-            Err(error) => match store(context)?.image(&flags.name) {
-                Ok(image) => containers::diff_image(&image.layers)?,
+            Err(error) if flags.other.is_none() => match store(context)?.image(&flags.name) {
+                Ok(_) => of_images()?,
                 Err(_) => return Err(error),
             },
+            // A container is compared with its own image only: of two names both are images'.
+            _ => of_images()?,
         };
         for (change, path) in changes {
             output::line(&format!("{} {}", change.letter(), report::clean(&path.to_string_lossy())));
