@@ -7,8 +7,54 @@
 
 mod support;
 
+use std::path::{Path, PathBuf};
+
 use support::Engine;
 use testkit::image::{Compression, Image, Layer, Meta, busybox_layer};
+
+/// An engine whose layers are mounted: whatever becomes of its test, they are not left on the machine.
+struct Mounted {
+    engine: Engine,
+    // Dropped second: the engine says first what is left.
+    _mounts: Mounts,
+}
+
+impl std::ops::Deref for Mounted {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+fn engine() -> Mounted {
+    let engine = Engine::bare();
+    Mounted { _mounts: Mounts(engine.directory.path().to_owned()), engine }
+}
+
+/// Unmounts what lies below a directory, removes that, and looks for loop devices with files of it.
+struct Mounts(PathBuf);
+
+impl Drop for Mounts {
+    fn drop(&mut self) {
+        let text = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+        let places = text.lines().filter_map(|line| line.split(' ').nth(4));
+        for place in places.filter(|place| Path::new(place).starts_with(&self.0)).collect::<Vec<_>>().into_iter().rev()
+        {
+            let _ = rustix::mount::unmount(place, rustix::mount::UnmountFlags::DETACH);
+        }
+        let _ = std::fs::remove_dir_all(&self.0);
+        let gone = support::patiently(|| loop_devices(&self.0).is_empty());
+        assert!(gone || std::thread::panicking(), "left behind: {:?}", loop_devices(&self.0));
+    }
+}
+
+/// The files below a directory that lie behind loop devices.
+fn loop_devices(below: &Path) -> Vec<String> {
+    let all = std::fs::read_dir("/sys/block").unwrap().flatten();
+    let files = all.filter_map(|device| std::fs::read_to_string(device.path().join("loop/backing_file")).ok());
+    files.filter(|file| Path::new(file).starts_with(below)).collect()
+}
 
 /// Loads an image of three layers, kept as images.
 fn load(engine: &Engine) {
@@ -60,7 +106,7 @@ const LOOK: &str = "cd /srv; ls; ls hidden; cat kept again /tmp/new; stat -c '%a
 
 #[test]
 fn containers_on_images_share_one_mount_of_each_layer() {
-    let engine = Engine::bare();
+    let engine = engine();
     load(&engine);
     let seen = engine.brig(&["run", "--rm", "--network", "none", "app:1", "sh", "-c", LOOK]).ok();
     assert_eq!(seen, "again\ncapable\nhidden\nkept\nsuid\nholes\nkeptkeptnew4755 7\n1777 0\n700 0\nsame");
@@ -104,7 +150,7 @@ fn containers_on_images_share_one_mount_of_each_layer() {
 
 #[test]
 fn many_first_starts_at_once_make_one_mount() {
-    let engine = Engine::bare();
+    let engine = engine();
     load(&engine);
     let runs: Vec<_> =
         (0..8).map(|_| engine.spawn(&["run", "--rm", "--network", "none", "app:1", "cat", "/srv/kept"])).collect();
@@ -118,7 +164,7 @@ fn many_first_starts_at_once_make_one_mount() {
 
 #[test]
 fn an_image_may_have_layers_of_both_forms() {
-    let engine = Engine::bare();
+    let engine = engine();
     load(&engine);
     let first = Layer::new().directory("srv", 0o711).file("srv/kept", "another").finish();
     let base = busybox_layer(&["sh", "cat", "ls", "echo", "sleep", "stat", "rm", "id", "touch", "find", "wc", "true"]);
@@ -133,6 +179,22 @@ fn an_image_may_have_layers_of_both_forms() {
     assert_eq!(mounts(&engine).len(), 1, "the layer that both images have");
     engine.brig(&["rmi", "mixed:1", "app:1"]).ok();
     assert_eq!(mounts(&engine).len(), 0);
+}
+
+#[test]
+fn a_test_that_fails_leaves_nothing_mounted() {
+    let mut directory = PathBuf::new();
+    let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let engine = engine();
+        directory = engine.directory.path().to_owned();
+        load(&engine);
+        engine.brig(&["run", "--rm", "--network", "none", "app:1", "true"]).ok();
+        assert_eq!(mounts(&engine).len(), 3);
+        std::panic::resume_unwind(Box::new("a test fails here"));
+    }));
+    assert_eq!(failed.unwrap_err().downcast_ref(), Some(&"a test fails here"));
+    let text = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    assert!(!text.contains(directory.to_str().unwrap()) && !directory.exists());
 }
 
 #[test]
