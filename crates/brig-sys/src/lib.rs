@@ -12,6 +12,7 @@ pub mod exec;
 pub mod fds;
 pub mod interface;
 pub mod keyring;
+pub mod loop_device;
 pub mod memory;
 pub mod mounts;
 pub mod page_cache;
@@ -20,6 +21,7 @@ pub mod schedule;
 pub mod seccomp;
 pub mod signals;
 pub mod tree;
+pub mod verity;
 
 pub use std::io::{Error, Result};
 
