@@ -18,6 +18,12 @@ fn table(pid: impl std::fmt::Display) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap()
 }
 
+/// Those of the machine's mounts that have to do with these bundles: others come and go meanwhile.
+fn machines(bundles: &[&Bundle]) -> String {
+    let ours = |line: &&str| bundles.iter().any(|bundle| line.contains(bundle.path("").to_str().unwrap()));
+    table("self").lines().filter(ours).collect()
+}
+
 fn namespace_of(pid: impl std::fmt::Display) -> std::path::PathBuf {
     std::fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap()
 }
@@ -54,18 +60,22 @@ impl Host {
 #[test]
 fn a_container_runs_in_anothers_mount_namespace_and_changes_nothing_there() {
     let host = Host::new(|_| {});
-    let before = (table(host.pid), table("self"));
-    let unchanged = |moment: &str| assert_eq!((table(host.pid), table("self")), before, "{moment}");
+    let before = table(host.pid);
+    let (host_bundle, place) = (&host.bundle, host.pid);
+    let unchanged = |guest: &Bundle, moment: &str| {
+        assert_eq!(table(place), before, "{moment}");
+        assert_eq!(machines(&[host_bundle, guest]), "", "{moment}");
+    };
     let mut guest = host.guest("cat /etc/mark; echo out; exec sleep 1000");
     std::fs::write(host.bundle.rootfs("inner/etc/mark"), "inner\n").unwrap();
     std::fs::write(host.bundle.rootfs("etc/bound"), "bound\n").unwrap();
     guest
         .mount(json!({"destination": "/etc/bound", "type": "bind", "source": "/etc/bound", "options": ["bind", "ro"]}));
     guest.leave(&["create", guest.id()]);
-    unchanged("created");
+    unchanged(&guest, "created");
     guest.call(&["start", guest.id()]).ok();
     wait("its output", || guest.output() == "inner\nout\n");
-    unchanged("started");
+    unchanged(&guest, "started");
     let pid = guest.pid();
     assert_eq!(namespace_of(pid), namespace_of(host.pid));
     assert_ne!(namespace_of(pid), namespace_of("self"));
@@ -80,11 +90,11 @@ fn a_container_runs_in_anothers_mount_namespace_and_changes_nothing_there() {
         assert!(text.contains(words), "{words:?}: {said:?}");
     }
     assert_eq!(said.stdout.lines().next(), Some("/bin/busybox"), "nothing is seen of what is hidden: {said:?}");
-    unchanged("entered");
+    unchanged(&guest, "entered");
     let seen = host.bundle.exec("ls /inner/proc /inner/dev");
     assert_eq!(seen.stdout.trim(), "/inner/dev:\n\n/inner/proc:", "{seen:?}");
     guest.call(&["delete", "--force", guest.id()]).ok();
-    unchanged("deleted");
+    unchanged(&guest, "deleted");
     // A start that fails: before the mounts, after them, and at the very end.
     for (what, value) in [
         ("root", json!({"path": "/nosuch"})),
@@ -95,12 +105,12 @@ fn a_container_runs_in_anothers_mount_namespace_and_changes_nothing_there() {
         let good = std::mem::replace(&mut guest.config[what], value.clone());
         guest.call(&["create", guest.id()]).failed();
         assert!(!guest.path("state").join(guest.id()).exists(), "{value}");
-        unchanged(&value.to_string());
+        unchanged(&guest, &value.to_string());
         guest.config[what] = good;
     }
     guest.config["process"]["args"] = json!(["nosuch"]);
     assert!(guest.run().failed().contains("executable file not found in $PATH"));
-    unchanged("nothing to execute");
+    unchanged(&guest, "nothing to execute");
     // Nor does the host lose its root, and the machine no more than that.
     assert_eq!(host.bundle.exec("ls -d /inner /etc/bound").ok(), "/etc/bound\n/inner\n");
 }
@@ -152,7 +162,7 @@ fn links_of_the_joined_namespace_lead_nowhere() {
         symlink("/../../../../../../../../tmp/brig-shared-outside", rootfs("inner/data")).unwrap();
     });
     let mut guest = host.guest("echo ran; ls /");
-    let before = (table(host.pid), table("self"));
+    let before = table(host.pid);
     for away in ["/away", "/away/tmp", "/self", "/ours", "/test", "/test/tmp"] {
         guest.config["root"]["path"] = json!(away);
         let words = guest.run().failed();
@@ -173,7 +183,8 @@ fn links_of_the_joined_namespace_lead_nowhere() {
         let words = guest.run().failed();
         assert!(words.contains(&format!("mounting {source} on /mnt")), "{source}: {words}");
     }
-    assert_eq!((table(host.pid), table("self")), before);
+    assert_eq!(table(host.pid), before);
+    assert_eq!(machines(&[&host.bundle, &guest]), "");
 }
 
 #[test]
@@ -222,13 +233,16 @@ fn nothing_spreads_from_a_namespace_whose_mounts_are_shared() {
             let mut guest = Bundle::new("ls /proc/1 > /dev/null && echo ran; exec sleep 1000");
             guest.config["linux"]["rootfsPropagation"] = json!(wanted);
             mounts_of(&mut guest, Some(format!("/proc/{pid}/ns/mnt")));
-            let before = (table(pid), table("self"));
+            // Others' mounts may spread to it meanwhile.
+            let place = guest.path("").display().to_string();
+            let there = |pid: &str| table(pid).lines().any(|line| line.contains(&place));
+            let nothing = || assert!(!there(&pid.to_string()) && !there("self"), "{propagation} {wanted}");
             guest.leave(&["run", "-d", guest.id()]);
             wait("its output", || guest.output() == "ran\n");
-            assert_eq!((table(pid), table("self")), before, "{propagation} {wanted}");
+            nothing();
             assert_eq!(namespace_of(guest.pid()), namespace_of(pid));
             guest.call(&["delete", "-f", guest.id()]).ok();
-            assert_eq!((table(pid), table("self")), before, "{propagation} {wanted}");
+            nothing();
         }
     }
 }
@@ -242,25 +256,24 @@ fn a_container_in_the_machines_mount_namespace_leaves_no_mount_there() {
     let mark = bundle.path("mark");
     bundle.config["hooks"] =
         json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", format!("touch {}", mark.display())]}]});
-    let before = table("self");
     bundle.leave(&["run", "-d", bundle.id()]);
     let own = namespace_of("self").display().to_string();
     wait("its output", || bundle.output() == format!("{own}\n/dev/pts/ptmx\n"));
     assert!(mark.exists());
-    assert_eq!(table("self"), before);
+    assert_eq!(machines(&[&bundle]), "");
     assert_eq!(
         bundle.exec("cat /proc/1/cmdline; ls /proc/acpi; ls /").ok(),
         "sleep\u{0}1000\u{0}bin\ndev\netc\nproc\nroot\nsys\ntmp\n"
     );
     bundle.call(&["delete", "-f", bundle.id()]).ok();
-    assert_eq!(table("self"), before);
+    assert_eq!(machines(&[&bundle]), "");
     let mut refused = Bundle::new("true").with_user_namespace();
     mounts_of(&mut refused, None);
     let told = refused.run().failed();
     assert!(told.contains("user namespace of its own"), "{told}");
     bundle.mount(json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["unbindable"]}));
     assert!(bundle.run().failed().contains("unbindable mount"));
-    assert_eq!(table("self"), before);
+    assert_eq!(machines(&[&bundle]), "");
 }
 
 #[test]
