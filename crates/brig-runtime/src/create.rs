@@ -14,7 +14,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Context, Error};
 use crate::handover;
 use crate::hooks::{self, Description, Moment};
-use crate::init::Init;
+use crate::init::{self, Init};
 use crate::launch::{Waiting, launch};
 use crate::listener::Listener;
 use crate::mounts::{self, Mount, Opening, Source};
@@ -152,10 +152,12 @@ pub fn begin(
     let description = Description::new(request.id, request.bundle, spec);
     let listener = Listener::parse(spec, &description);
     let hooks = spec.hooks.clone().unwrap_or_default();
-    let settings = Settings::read(spec)?;
+    let mut settings = Settings::read(spec)?;
+    program.warnings.append(&mut settings.warnings);
     let specified = spec.mounts.as_slice();
     let mut mounts = specified.iter().map(Mount::parse).collect::<Result<Vec<_>, _>>()?;
     for mount in &mut mounts {
+        mount.options.label.clone_from(&settings.mount_label);
         mount.options.copy_up |= request.copy_up.contains(&mount.destination);
     }
     mounts::find_inside(&mut mounts, specified, request.rootfs)?;
@@ -175,7 +177,7 @@ pub fn begin(
         cgroup: request.cgroup,
         root: None,
         stdio: request.stdio,
-        keyring: request.keyring.then(|| std::ffi::CString::new(format!("_ses.{}", request.id)).unwrap_or_default()),
+        keyring: request.keyring.then(|| init::keyring_name(request.id)),
         rootfs: request.rootfs,
         hooks: hooks.clone(),
         description: description.clone(),

@@ -20,6 +20,7 @@ use crate::cgroup::{Cgroup, SubCgroups};
 use crate::create::Running;
 use crate::error::{Context, Error};
 use crate::hooks::Description;
+use crate::init;
 use crate::launch::{Waiting, launch};
 use crate::listener::Listener;
 use crate::program::{Program, open_terminal, own_stdio, place_stdio};
@@ -72,6 +73,7 @@ pub fn enter(request: Request<'_>) -> Result<Entered, Error> {
     let attributes = Attributes::of_further(request.process, request.spec)?;
     let mut program = Program::parse(request.process, request.spec, attributes)?;
     program.preserved_fds = request.preserved_fds;
+    program.keyring = Some(init::keyring_name(request.description.id()));
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .step(|| "close this process to others".into())?;
     let birthplace = match request.cgroup.birthplace_in(request.sub) {
@@ -194,6 +196,9 @@ fn set_up(program: &Program, channel: &Channel) -> Result<crate::program::Settle
     // The doorkeeper speaks first: both say what they say on one channel.
     channel.expect(Word::Born)?;
     rustix::process::setsid().step(|| "make a session".into())?;
+    if let Some(name) = &program.keyring {
+        init::join_keyring(name, program.selinux())?;
+    }
     let root = Root::open_directory(Path::new("/")).step(|| "open the container's root".into())?;
     if program.terminal {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
@@ -226,7 +231,7 @@ fn join_namespaces(pidfd: BorrowedFd<'_>) -> Result<(), Error> {
     }
     match setns(pidfd, if machine { flags::NEWUSER } else { all | flags::NEWUSER }) {
         Ok(()) => {
-            crate::init::become_root()?;
+            init::become_root()?;
             // A change of the user may have opened the process again: fs.suid_dumpable decides.
             rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
                 .step(|| "close this process to others".into())?;

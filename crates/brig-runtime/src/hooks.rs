@@ -85,6 +85,11 @@ impl Description {
         Self { fields }
     }
 
+    /// The container's identifier.
+    pub fn id(&self) -> &str {
+        self.fields.get("id").and_then(serde_json::Value::as_str).unwrap_or_default()
+    }
+
     /// The bundle, in which hooks of the machine begin.
     pub fn bundle(&self) -> &Path {
         Path::new(self.fields.get("bundle").and_then(serde_json::Value::as_str).unwrap_or("/"))

@@ -10,12 +10,14 @@ use crate::mounts::Mount;
 use crate::program::{Program, Settled, open_terminal, own_stdio, place_stdio};
 use crate::protocol::{Channel, Word};
 use crate::rootfs;
+use crate::selinux::KeyLabel;
 use crate::settings::Settings;
 use crate::shared;
 use brig_spec::runtime::{Hooks, LinuxDevice};
 use brig_sys::clone::{flags, unshare};
 use brig_sys::root::Root;
 use rustix::thread::{Gid, Uid};
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -35,7 +37,7 @@ pub(crate) struct Init<'a> {
     /// Standard input, output and error; none with a terminal.
     pub stdio: Option<[OwnedFd; 3]>,
     /// The name of the session keyring, where it gets one.
-    pub keyring: Option<std::ffi::CString>,
+    pub keyring: Option<CString>,
     /// Where the root lies on the machine.
     pub rootfs: Option<&'a Path>,
     pub hooks: Hooks,
@@ -147,9 +149,7 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     }
     rustix::process::setsid().step(|| "make a session".into())?;
     if let Some(name) = &init.keyring {
-        brig_sys::keyring::join_session(name)
-            .or_else(ignore_missing_keyrings)
-            .step(|| "make the session keyring".into())?;
+        join_keyring(name, init.program.selinux())?;
     }
     let root =
         init.root.take().ok_or_else(|| Error::invalid("attach the root file system", "it was not handed over"))?;
@@ -192,7 +192,7 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
         rootfs::make_readonly(mount.as_fd())?;
     }
     rootfs::protect_readonly(&root, &init.settings.readonly)?;
-    rootfs::mask(&root, &init.settings.masked)?;
+    rootfs::mask(&root, &init.settings.masked, init.settings.mount_label.as_deref())?;
     let root = match init.settings.namespaces.mounts.shared() {
         None => rootfs::change_root(root.as_fd(), init.pivot).map(|()| root)?,
         Some(namespace) => shared::enter(namespace, root.as_fd(), init.bare)?,
@@ -222,6 +222,17 @@ pub(crate) fn become_root() -> Result<(), Error> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     rustix::thread::set_thread_res_gid(gid, gid, gid).step(step)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).step(step)
+}
+
+/// The name of a container's session keyrings.
+pub(crate) fn keyring_name(id: &str) -> CString {
+    CString::new(format!("_ses.{id}")).unwrap_or_default()
+}
+
+/// Leaves the caller's session keyring for a new one.
+pub(crate) fn join_keyring(name: &CStr, label: Option<&str>) -> Result<(), Error> {
+    let _label = label.map(KeyLabel::set).transpose()?;
+    brig_sys::keyring::join_session(name).or_else(ignore_missing_keyrings).step(|| "make the session keyring".into())
 }
 
 fn ignore_missing_keyrings(error: std::io::Error) -> std::io::Result<()> {

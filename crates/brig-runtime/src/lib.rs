@@ -27,6 +27,7 @@ pub mod rdt;
 pub mod reaper;
 mod rootfs;
 pub mod seccomp;
+pub mod selinux;
 mod settings;
 mod shared;
 pub mod user;

@@ -13,6 +13,7 @@ mod elsewhere;
 mod options;
 
 use crate::error::{Context, Error};
+use crate::selinux;
 use brig_spec::runtime::{LinuxIdMapping, Mount as Specified};
 use brig_sys::mounts::{Attributes, IDMAP, set_attributes};
 pub(crate) use elsewhere::clone_within;
@@ -283,10 +284,23 @@ pub(crate) fn new_file_system(kind: &str, source: &str, options: &Options) -> st
             std::io::Error::new(std::io::Error::from(error).kind(), format!("option `{key}{value}`: {error}"))
         })?;
     }
+    let named = |key: &str| options.data.iter().any(|(other, _)| other == key);
+    if let Some(label) = options.label.as_deref().filter(|_| selinux::labels_by_option(kind) && !named("context")) {
+        rustix::mount::fsconfig_set_string(context.as_fd(), "context", label)
+            .map_err(|error| wrong_label(label, error))?;
+    }
     rustix::mount::fsconfig_create(context.as_fd())?;
     let attributes = u32::try_from(options.attributes.set).unwrap_or(0);
     let flags = MountAttrFlags::from_bits_retain(attributes);
-    Ok(rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags)?)
+    let mount = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags)?;
+    if let (Some(label), "mqueue") = (&options.label, kind) {
+        selinux::label_root(mount.as_fd(), label)?;
+    }
+    Ok(mount)
+}
+
+fn wrong_label(label: &str, error: rustix::io::Errno) -> std::io::Error {
+    std::io::Error::new(std::io::Error::from(error).kind(), format!("security label `{label}`: {error}"))
 }
 
 /// Puts a detached mount onto a target, both by descriptor.

@@ -8,7 +8,7 @@ use crate::capabilities::Sets;
 use crate::error::{Context, Error, Kind};
 use crate::limits::Limits;
 use crate::protocol::{Channel, Word};
-use crate::{mounts, seccomp, user};
+use crate::{seccomp, selinux, user};
 use brig_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction, LinuxSyscall, Process, Spec};
 use brig_sys::exec::StringList;
 use brig_sys::root::Root;
@@ -45,6 +45,8 @@ pub(crate) struct Program {
     pub attributes: Attributes,
     /// How many descriptors after the standard ones the program gets.
     pub preserved_fds: i32,
+    /// The name of the session keyring that a further process gets.
+    pub keyring: Option<CString>,
     /// What is granted otherwise than asked for.
     pub warnings: Vec<String>,
 }
@@ -85,6 +87,7 @@ impl Program {
         let user = Some(process.user.username.clone()).filter(|u| !u.is_empty());
         let (capabilities, mut warnings) = Sets::parse(process.capabilities.as_ref(), own_users);
         warnings.extend(attributes.warnings.iter().cloned());
+        let selinux = selinux::take(&process.selinux_label, "the process", &mut warnings)?;
         Ok(Self {
             args: process.args.clone(),
             env: process.env.clone(),
@@ -105,12 +108,13 @@ impl Program {
             umask: process.user.umask,
             filter: seccomp.map(compile_filter).transpose()?,
             apparmor: Some(process.apparmor_profile.clone()).filter(|p| !p.is_empty()),
-            selinux: Some(process.selinux_label.clone()).filter(|l| !l.is_empty()),
+            selinux,
             terminal: process.terminal,
             console_size: size,
             limits: Limits::parse(process)?,
             attributes,
             preserved_fds: 0,
+            keyring: None,
         })
     }
 
@@ -176,27 +180,26 @@ impl Program {
         rustix::process::fchdir(fd.step(step)?).step(step)
     }
 
-    /// Opens the file that takes the label of the next exec, through a proc of our own: the container's could be a forgery.
+    /// The SELinux label of the process.
+    pub fn selinux(&self) -> Option<&str> {
+        self.selinux.as_deref()
+    }
+
+    /// Opens the file that takes the label of the next exec, and tries a label of SELinux: nobody knows before whether the policy
+    /// has it.
     fn label(&self) -> Result<Option<(OwnedFd, String)>, Error> {
-        let (path, text) = match (&self.apparmor, &self.selinux) {
+        let (paths, text) = match (&self.apparmor, &self.selinux) {
             (Some(profile), _) => {
-                (["thread-self/attr/apparmor/exec", "thread-self/attr/exec"], format!("exec {profile}"))
+                (&["thread-self/attr/apparmor/exec", "thread-self/attr/exec"][..], format!("exec {profile}"))
             }
-            (None, Some(label)) => (["thread-self/attr/exec", "thread-self/attr/exec"], label.clone()),
+            (None, Some(label)) => (&["thread-self/attr/exec"][..], label.clone()),
             (None, None) => return Ok(None),
         };
-        let step = || format!("set the security label `{text}`");
-        let proc = mounts::new_file_system("proc", "proc", &mounts::Options::default()).step(step)?;
-        let open = |path: &str| {
-            rustix::fs::openat2(
-                &proc,
-                path,
-                OFlags::WRONLY | OFlags::CLOEXEC,
-                Mode::empty(),
-                ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS,
-            )
-        };
-        let fd = open(path[0]).or_else(|_| open(path[1])).step(step)?;
+        let fd = selinux::open_attribute(paths).step(|| format!("set the security label `{text}`"))?;
+        if self.apparmor.is_none() {
+            selinux::write(fd.as_fd(), &text)?;
+            selinux::clear(fd.as_fd())?;
+        }
         Ok(Some((fd, text)))
     }
 

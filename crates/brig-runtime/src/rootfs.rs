@@ -259,7 +259,9 @@ fn mount_cgroups(target: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool, o
         let directory = cgroup.directories().next().unwrap_or_default();
         let one = match open_one(&layout.hierarchies[0], &directory) {
             // A user's container without a cgroup of its own sees nobody's.
-            Err(error) if !own_namespace && error.kind() == io::ErrorKind::NotFound => empty_directory(),
+            Err(error) if !own_namespace && error.kind() == io::ErrorKind::NotFound => {
+                empty_directory(options.label.as_deref())
+            }
             one => one,
         };
         return attach(one?.as_fd(), target);
@@ -270,6 +272,7 @@ fn mount_cgroups(target: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool, o
         "cgroup",
         &Options {
             data,
+            label: options.label.clone(),
             attributes: Attributes { set: options.attributes.set & !RDONLY, ..Attributes::default() },
             ..Options::default()
         },
@@ -497,7 +500,7 @@ pub(crate) fn protect_readonly(root: &Root, paths: &[String]) -> Result<(), Erro
 }
 
 /// Hides paths: a file behind /dev/null, a directory behind one empty read-only tmpfs that all share.
-pub(crate) fn mask(root: &Root, paths: &[String]) -> Result<(), Error> {
+pub(crate) fn mask(root: &Root, paths: &[String], label: Option<&str>) -> Result<(), Error> {
     let mut null: Option<OwnedFd> = None;
     let mut empty: Option<OwnedFd> = None;
     for path in paths {
@@ -514,7 +517,7 @@ pub(crate) fn mask(root: &Root, paths: &[String]) -> Result<(), Error> {
             attach(clone_of(empty.as_fd(), false).step(step)?.as_fd(), target.as_fd()).step(step)?;
         } else {
             // The first use attaches the mount itself: kernels before 6.15 clone attached mounts only.
-            let made = empty_directory().step(step)?;
+            let made = empty_directory(label).step(step)?;
             attach(made.as_fd(), target.as_fd()).step(step)?;
             empty = Some(made);
         }
@@ -523,10 +526,14 @@ pub(crate) fn mask(root: &Root, paths: &[String]) -> Result<(), Error> {
 }
 
 /// Makes a directory in which there is nothing and can be nothing.
-fn empty_directory() -> io::Result<OwnedFd> {
+fn empty_directory(label: Option<&str>) -> io::Result<OwnedFd> {
     let attributes = Attributes { set: RDONLY, ..Attributes::default() };
     let data = vec![("size".into(), Some("0k".into())), ("nr_inodes".into(), Some("1".into()))];
-    new_file_system("tmpfs", "tmpfs", &Options { attributes, data, ..Options::default() })
+    new_file_system(
+        "tmpfs",
+        "tmpfs",
+        &Options { attributes, data, label: label.map(str::to_owned), ..Options::default() },
+    )
 }
 
 fn existing(root: &Root, path: &str) -> io::Result<Option<OwnedFd>> {

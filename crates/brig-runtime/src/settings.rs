@@ -1,6 +1,7 @@
 //! What the configuration says about the container beside its process and mounts: names, sysctls, paths, namespaces.
 
 use crate::error::{Context, Error};
+use crate::selinux;
 use brig_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, LinuxTimeOffset, Spec};
 use brig_sys::clone::{flags, setns};
 use rustix::fs::{Mode, OFlags};
@@ -24,6 +25,10 @@ pub(crate) struct Settings {
     pub uid_map: Vec<LinuxIdMapping>,
     pub gid_map: Vec<LinuxIdMapping>,
     pub time_offsets: Option<String>,
+    /// The SELinux label of what is mounted.
+    pub mount_label: Option<String>,
+    /// What is granted otherwise than asked for.
+    pub warnings: Vec<String>,
 }
 
 /// The namespaces of a container: which are new, and which are those of others.
@@ -180,7 +185,11 @@ impl Settings {
         let line = |(clock, o): (&String, &LinuxTimeOffset)| format!("{clock} {} {}\n", o.secs, o.nanosecs);
         let time_offsets =
             Some(linux.time_offsets.iter().map(line).collect()).filter(|lines: &String| !lines.is_empty());
+        let mut warnings = Vec::new();
+        let mount_label = selinux::take(&linux.mount_label, "what is mounted", &mut warnings)?;
         Ok(Self {
+            mount_label,
+            warnings,
             namespaces,
             hostname,
             domainname: Some(spec.domainname.clone()).filter(|d| !d.is_empty()),

@@ -35,6 +35,8 @@ pub(crate) struct Options {
     /// Whether a bind's source may not lead through a symbolic link: its path was resolved already, inside a volume that others
     /// may be changing.
     pub no_symlinks: bool,
+    /// The SELinux label of a new file system.
+    pub label: Option<String>,
     /// Options of the file system: `size=64m`.
     pub data: Vec<(String, Option<String>)>,
 }
