@@ -6,6 +6,7 @@
 //!     payload  {"critical": {"type": "cosign container image signature",
 //!                            "image": {"docker-manifest-digest": "sha256:.."}, ..}, ..}
 //!     signature  ECDSA with P-256 and SHA-256 over the payload's bytes, base64 of DER
+//!   or a sigstore bundle           likewise (bundle.rs)
 //! ```
 //!
 //! What counts is the digest in a payload that one of the keys has signed; the name in it is not looked at, for a mirror or
@@ -24,6 +25,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 
 use crate::artifact::tagged;
+use crate::bundle;
 use crate::client::Client;
 use crate::error::Error;
 
@@ -37,6 +39,8 @@ const ARTIFACT_TYPE: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
 const KIND: &str = "cosign container image signature";
 /// The most bytes of a payload.
 const PAYLOAD_MAX: u64 = 64 << 10;
+/// The most bytes of a bundle, which brings certificates and entries of a log along.
+const BUNDLE_MAX: u64 = 512 << 10;
 /// The most signatures of one image that are looked at.
 const SIGNATURES_MAX: usize = 64;
 /// The most bytes of a file with a key.
@@ -89,19 +93,11 @@ impl Client {
                 if seen > SIGNATURES_MAX {
                     return Err(refuse("it has too many signatures"));
                 }
-                let Some(signature) = layer.annotations.get(SIGNATURE).and_then(|text| STANDARD.decode(text).ok())
-                else {
-                    continue;
-                };
-                let payload = self.small_blob(&place, &layer, PAYLOAD_MAX)?;
-                if !keys.iter().any(|key| is_signed(key, &payload, &signature)) {
-                    continue;
-                }
-                match serde_json::from_slice::<Payload>(&payload) {
-                    Ok(signed) if signed.critical.kind == KIND && signed.critical.image.digest == *digest => {
-                        return Ok(());
-                    }
-                    _ => others = true,
+                let content = self.small_blob(&place, &layer, content_max(&layer))?;
+                match says(&keys, &layer, &content, digest) {
+                    Some(true) => return Ok(()),
+                    Some(false) => others = true,
+                    None => {}
                 }
             }
         }
@@ -121,7 +117,10 @@ impl Client {
             Err(_) => Vec::new(),
         };
         for referrer in self.referrers(reference, digest)? {
-            if referrer.artifact_type.as_deref() == Some(ARTIFACT_TYPE) && places.len() < SIGNATURES_MAX {
+            let kind = referrer.artifact_type.as_deref().unwrap_or_default();
+            let signs = kind == ARTIFACT_TYPE
+                || bundle::is_bundle(kind) && !bundle::is_attestation(&referrer.descriptor.annotations);
+            if signs && places.len() < SIGNATURES_MAX {
                 places.push(reference.pinned(referrer.descriptor.digest));
             }
         }
@@ -133,12 +132,35 @@ impl Client {
                 Err(error) => return Err(error),
             };
             if let Ok(Document::Manifest(manifest)) = Document::parse(&found.bytes, Some(&found.media_type)) {
-                let payloads = manifest.layers.into_iter().filter(|layer| layer.media_type == PAYLOAD_TYPE);
-                list.extend(payloads.map(|layer| (place.clone(), layer)));
+                // A bundle that is larger is no signature, but an attestation.
+                let signs = |layer: &Descriptor| {
+                    layer.media_type == PAYLOAD_TYPE || bundle::is_bundle(&layer.media_type) && layer.size <= BUNDLE_MAX
+                };
+                list.extend(manifest.layers.into_iter().filter(signs).map(|layer| (place.clone(), layer)));
             }
         }
         Ok(list)
     }
+}
+
+/// The most bytes of a payload, or of a bundle.
+fn content_max(layer: &Descriptor) -> u64 {
+    if layer.media_type == PAYLOAD_TYPE { PAYLOAD_MAX } else { BUNDLE_MAX }
+}
+
+/// Says whether what one of the keys has signed is this digest; none if none of them has signed anything.
+fn says(keys: &[Vec<u8>], layer: &Descriptor, content: &[u8], digest: &Digest) -> Option<bool> {
+    let by_one = |message: &[u8], signature: &[u8]| keys.iter().any(|key| is_signed(key, message, signature));
+    if layer.media_type != PAYLOAD_TYPE {
+        let signed = bundle::read(content)?;
+        let good = signed.signatures.iter().take(SIGNATURES_MAX).any(|one| by_one(&signed.message, one));
+        return good.then(|| signed.is_of(digest));
+    }
+    let signature = STANDARD.decode(layer.annotations.get(SIGNATURE)?).ok()?;
+    by_one(content, &signature).then(|| {
+        let payload = serde_json::from_slice::<Payload>(content);
+        payload.is_ok_and(|signed| signed.critical.kind == KIND && signed.critical.image.digest == *digest)
+    })
 }
 
 /// Reads a public key of P-256: its point.
