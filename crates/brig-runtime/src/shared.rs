@@ -14,8 +14,8 @@
 //!
 //! No ".." leads out of the tree, whose root lies on nothing. What such a container does not have: its mounts are in nobody's
 //! table, so /proc/self/mountinfo is empty and mount(2) is refused; the kernel takes the tree for a foreign one, whose set-user-id
-//! bits and file capabilities count for nothing. Who has CAP_SYS_ADMIN and CAP_SYS_CHROOT can enter the namespace anew and stands
-//! at its root then: this is what sharing it means.
+//! bits and file capabilities count for nothing, and whose paths an AppArmor profile admits only with `attach_disconnected`. Who
+//! has CAP_SYS_ADMIN and CAP_SYS_CHROOT can enter the namespace anew, and stands at its root then: this is what sharing it means.
 //!
 //! A container whose root is the namespace's own, and for which nothing is to be mounted, has simply that root.
 
