@@ -46,6 +46,10 @@ fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
         Status::Running | Status::Paused => {}
         status => return Err(Failure::new(format!("container cannot be checkpointed in {} state", status.word()))),
     }
+    let spec = container.spec()?;
+    if brig_runtime::shares_mounts(&spec) {
+        return Err(Failure::new("cannot checkpoint the container: it has no mount namespace of its own"));
+    }
     flags::check(parsed)?;
     let mut status_fd = status_fd(parsed)?;
     let page_server = parsed.filled("page-server").map(page_server).transpose()?;
@@ -58,10 +62,6 @@ fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
         program.require(&global.log, Feature::LazyPages)?;
     }
     let directories = Directories::open(parsed, true)?;
-    let spec = container.spec()?;
-    if brig_runtime::shares_mounts(&spec) {
-        return Err(Failure::new("cannot checkpoint the container: it has no mount namespace of its own"));
-    }
     let mut options = options(parsed, &container, &spec, &directories)?;
     if let Some((address, port)) = page_server {
         request::add_page_server(&mut options, address, port);

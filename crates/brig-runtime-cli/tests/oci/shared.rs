@@ -269,6 +269,9 @@ fn a_container_in_the_machines_mount_namespace_leaves_no_mount_there() {
         bundle.exec("cat /proc/1/cmdline; ls /proc/acpi; ls /").ok(),
         "sleep\u{0}1000\u{0}bin\ndev\netc\nproc\nroot\nsys\ntmp\n"
     );
+    let told = bundle.call(&["checkpoint", "--image-path", "images", bundle.id()]).failed();
+    assert!(told.contains("no mount namespace of its own"), "{told}");
+    assert!(!bundle.path("images").exists());
     bundle.call(&["delete", "-f", bundle.id()]).ok();
     assert_eq!(machines(&[&bundle]), "");
     let mut refused = Bundle::new("true").with_user_namespace();
