@@ -11,6 +11,7 @@
 //! what the kernel accounted to all of them together. Every exit status and output is checked. A peer that is not there
 //! is named as missing. Figures are medians; the least value stands beside them.
 
+mod archives;
 mod cache;
 mod commit;
 mod docker;
@@ -36,13 +37,14 @@ cargo xtask bench [--count N] [--pulls N] [--only CASE[,CASE]] [--cold] [--keep]
 
   --count N    runs of each command (30)
   --pulls N    pulls, pushes and commits by each engine (5)
-  --only ...   of: none, bridge, exec, memory, pull, push, commit, images, layers, files, cache, runtime (all)
+  --only ...   of: none, bridge, exec, memory, pull, push, commit, archives, images, layers, files, cache, runtime (all)
   --cold       measure each command after a pause, and not as in a row of starts (see below)
   --keep       leave the recipe, the bundle and the strace of the kernel alone in target/bench
   --no-build   take target/release as it is
 
-  push         the image of `pull` to an empty registry, beside `skopeo copy` from an OCI layout and `podman push`
-  commit       10 MB written in a container of that image, beside `podman commit`, flushing included
+  push         the image of `pull` to an empty registry, beside `skopeo copy` from an OCI layout, podman and docker
+  commit       10 MB written in a container of that image, beside podman and docker, flushing included
+  archives     save, load, export and import of that image, beside podman, and the memory that each takes
   images       the listing of 1,000 images, beside a program that opens and reads 1,000 small files
 
 Needs root. Peers that are measured when they are installed: runc, crun, podman, docker (with a dockerd that answers; DOCKER_HOST).
@@ -61,8 +63,10 @@ struct Options {
     build: bool,
 }
 
-const CASES: [&str; 12] =
-    ["none", "bridge", "exec", "memory", "pull", "push", "commit", "images", "layers", "files", "cache", "runtime"];
+const CASES: [&str; 13] = [
+    "none", "bridge", "exec", "memory", "pull", "push", "commit", "archives", "images", "layers", "files", "cache",
+    "runtime",
+];
 
 impl Options {
     fn parse(words: &[&str]) -> Result<Option<Self>> {
@@ -168,8 +172,11 @@ fn engine_cases(options: &Options, place: &Place) -> Result<Option<String>> {
     if options.wants("commit") {
         commit::run(&engines, place, options.pulls)?;
     }
+    if options.wants("archives") {
+        archives::run(&engines, place, options.pulls)?;
+    }
     if options.wants("images") {
-        list::run(place, options.count)?;
+        list::run(&engines, place, options.count)?;
     }
     if options.wants("layers") {
         images::layers(&engines, place, options.pulls)?;

@@ -3,8 +3,9 @@
 //! Each run commits other bytes than the one before, so that nobody has the layer already; afterwards the new image is mounted,
 //! the file in it is compared with what was written, and the image is removed.
 
+use super::docker::{self, Docker};
 use super::measure::{self, Peer, plain, rounds};
-use super::peers::Engines;
+use super::peers::{Engines, words};
 use super::place::Place;
 use super::pull::{self, Form};
 use super::table::{self, Target};
@@ -12,12 +13,15 @@ use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use testkit::image::Image;
 use testkit::registry::Registry;
 
 /// What a container wrote, in bytes.
 const CHANGE_BYTES: usize = 10_000_000;
 /// The name of the container.
 const CONTAINER: &str = "changed";
+/// The name of one that is only looked into.
+const LOOK: &str = "looked-into";
 /// The name of what is made of it.
 const COMMITTED: &str = "localhost/bench/committed:latest";
 
@@ -43,6 +47,15 @@ impl Engine {
         Self { title: title.to_owned(), command, root, run }
     }
 
+    /// Docker, whose storage is the daemon's.
+    fn docker(docker: &Docker) -> Self {
+        Self::new("docker commit", words(&[&["docker"]]), (docker.root.clone(), String::new()))
+    }
+
+    fn is_docker(&self) -> bool {
+        self.title.starts_with("docker")
+    }
+
     fn command(&self, rest: &[&str]) -> Vec<String> {
         self.command.iter().cloned().chain(rest.iter().map(|word| (*word).to_owned())).collect()
     }
@@ -53,6 +66,10 @@ impl Engine {
 
     /// Removes the container, if there is one, and all that the engine stored.
     fn end(&self) -> Result<()> {
+        if self.is_docker() {
+            let _ = self.does(&["rm", "--force", CONTAINER]);
+            return docker::remove(COMMITTED);
+        }
         if Path::new(&self.root).exists() {
             let _ = self.does(&["rm", "--force", CONTAINER]);
         }
@@ -90,6 +107,9 @@ impl Change {
 
     /// Whether the image has the file; removes the image then.
     fn check(&self, engine: &Engine) -> Result<()> {
+        if engine.is_docker() {
+            return self.check_docker(engine);
+        }
         let at = engine.does(&["image", "mount", COMMITTED])?;
         let at = at.split_whitespace().find(|word| word.starts_with('/')).context("mounted nowhere")?;
         let found = std::fs::read(Path::new(at).join("change"));
@@ -99,23 +119,38 @@ impl Change {
         }
         engine.does(&["rmi", COMMITTED]).map(drop)
     }
+
+    /// Docker mounts no images: a container of it is looked into.
+    fn check_docker(&self, engine: &Engine) -> Result<()> {
+        let to = self.path.with_extension("found").display().to_string();
+        engine.does(&["create", "--name", LOOK, COMMITTED, "/usr/bin/true"])?;
+        let copied = engine.does(&["cp", &format!("{LOOK}:/change"), &to]);
+        engine.does(&["rm", LOOK])?;
+        copied.context("the image lacks the file")?;
+        if std::fs::read(to)? != std::fs::read(&self.path)? {
+            bail!("the file in the image is another one");
+        }
+        engine.does(&["rmi", COMMITTED]).map(drop)
+    }
 }
 
 /// Commits by each engine in turn.
 pub fn run(engines: &Engines, place: &Place, count: usize) -> Result<()> {
+    let (image, sizes) = pull::image()?;
     let mut all = vec![Engine::brig(place, Form::Auto), Engine::brig(place, Form::Directories)];
     if engines.podman {
         all.push(Engine::podman(place));
     }
-    let result = measured(&all, place, count);
+    let docker = Docker::find(engines, &image, "bench/files", "latest");
+    all.extend(docker.as_ref().map(Engine::docker));
+    let result = prepare(&all, &image, docker.as_ref()).and_then(|()| measured(&all, place, &sizes, count));
     // Whatever happened, nothing stays.
     let ended: Vec<Result<()>> = all.iter().map(Engine::end).collect();
     result?;
     ended.into_iter().collect()
 }
 
-fn measured(all: &[Engine], place: &Place, count: usize) -> Result<()> {
-    let sizes = prepare(all)?;
+fn measured(all: &[Engine], place: &Place, sizes: &str, count: usize) -> Result<()> {
     let mut bytes = pull::some_files(CHANGE_BYTES)?;
     bytes.truncate(CHANGE_BYTES);
     let change = Arc::new(Change { bytes, number: AtomicUsize::new(0), path: place.path("change") });
@@ -124,6 +159,7 @@ fn measured(all: &[Engine], place: &Place, count: usize) -> Result<()> {
     let title = format!("commit of {} MB on an image of {sizes}, and sync -f", CHANGE_BYTES / 1_000_000);
     table::print(&title, &result, None);
     measure::print_peaks(place, &peers)?;
+    // The issue's own yardstick is podman; docker stands beside it.
     let podman = result.iter().find(|series| series.name.starts_with("podman"));
     for brig in result.iter().filter(|series| series.name.starts_with("brig")) {
         if let Some(podman) = podman {
@@ -134,24 +170,27 @@ fn measured(all: &[Engine], place: &Place, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Gives each engine the image and a container of it; returns how large the image is, in words.
-fn prepare(all: &[Engine]) -> Result<String> {
-    let (image, sizes) = pull::image()?;
+/// Gives each engine the image and a container of it.
+fn prepare(all: &[Engine], image: &Image, docker: Option<&Docker>) -> Result<()> {
     let registry = Registry::start();
-    registry.push(&image, "bench/files", "latest");
-    let name = format!("{}/bench/files:latest", registry.host());
+    registry.push(image, "bench/files", "latest");
+    let here = format!("{}/bench/files:latest", registry.host());
     for engine in all {
+        let name = docker.filter(|_| engine.is_docker()).map_or(&here, |docker| &docker.name);
         let podman = engine.title.starts_with("podman");
         let insecure: &[&str] = if podman { &["--tls-verify=false"] } else { &[] };
-        engine.does(&[&["pull", "--quiet"], insecure, &[&name]].concat())?;
-        engine.does(&["create", "--name", CONTAINER, "--network", "none", &name, "/usr/bin/true"])?;
+        engine.does(&[&["pull", "--quiet"], insecure, &[name]].concat())?;
+        engine.does(&["create", "--name", CONTAINER, "--network", "none", name, "/usr/bin/true"])?;
     }
-    Ok(sizes)
+    Ok(())
 }
 
 fn peer(engine: &Engine, change: &Arc<Change>) -> Peer {
-    let commit = engine.command(&["commit", "--quiet", CONTAINER, COMMITTED]);
+    // Docker's says no more than the id anyway.
+    let quiet: &[&str] = if engine.is_docker() { &[] } else { &["--quiet"] };
+    let commit = engine.command(&[&["commit"], quiet, &[CONTAINER, COMMITTED]].concat());
     let mut peer = Peer::new(&engine.title, pull::flushed(&engine.root, &commit), 0);
+    peer.counts_cpu = !engine.is_docker();
     let (container, written) = (engine.clone(), Arc::clone(change));
     peer.before = Box::new(move || written.write(&container));
     let (image, expected) = (engine.clone(), Arc::clone(change));

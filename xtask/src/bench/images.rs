@@ -1,5 +1,6 @@
 //! Images of unusual shapes, 120 layers and 200,000 small files: pulled and removed.
 
+use super::docker::Docker;
 use super::measure::{Peer, Series, plain, rounds};
 use super::peers::{Engines, words};
 use super::place::Place;
@@ -48,14 +49,20 @@ fn shape(engines: &Engines, place: &Place, tag: &str, title: &str, image: &Image
     let name = format!("{}/bench/shape:{tag}", registry.host());
     let aside = place.path(pull::ASIDE);
     std::fs::create_dir(&aside)?;
-    let peers = pull::peers(engines, place, &name, true, false);
+    let docker = Docker::find(engines, image, "bench/shape", tag);
+    let peers = pull::peers(engines, place, &name, true, true);
+    let pulls = docker.as_ref().map(|docker| docker.pull("docker pull, and sync -f", true));
+    let peers: Vec<Peer> = peers.into_iter().chain(pulls).collect();
     let pulled = rounds(&peers, None, count, 0)?;
     table::print(&format!("pull of {title}, and sync -f"), &pulled, None);
-    against_podman(&pulled, 3.0);
-    let removers: Vec<Peer> = peers.into_iter().map(|peer| remover(place, peer, &name)).collect();
+    against_others(&pulled, 3.0);
+    // Docker removes by another command, and who unpacks with umoci by rm alone.
+    let own = peers.into_iter().filter(|peer| !peer.name.starts_with("docker") && !peer.name.starts_with("skopeo"));
+    let removals = docker.as_ref().map(|docker| docker.removal("docker rmi, and sync -f"));
+    let removers: Vec<Peer> = own.map(|peer| remover(place, peer, &name)).chain(removals).collect();
     let removed = rounds(&removers, None, count, 0)?;
     table::print(&format!("removal of {title}, and sync -f"), &removed, None);
-    against_podman(&removed, 5.0);
+    against_others(&removed, 5.0);
     for form in [Form::Directories, Form::Auto] {
         println!("layers of brig as {}: {} KiB on the disk", form.word(), on_disk(place, form, &name)?);
     }
@@ -63,11 +70,12 @@ fn shape(engines: &Engines, place: &Place, tag: &str, title: &str, image: &Image
     Ok(())
 }
 
-/// Says how many times faster each brig is than podman.
-fn against_podman(all: &[Series], wanted: f64) {
+/// Says how many times faster each brig is than the fastest of the others.
+fn against_others(all: &[Series], wanted: f64) {
     for brig in all.iter().filter(|series| series.name.starts_with("brig")) {
-        if let Some(podman) = all.iter().find(|series| series.name.starts_with("podman")) {
-            Target::at_least(&format!("podman against {}", brig.name), pull::times(podman, brig), wanted).print();
+        if let Some(other) = pull::fastest_other(all.iter()) {
+            Target::at_least(&format!("{} against {}", other.name, brig.name), pull::times(other, brig), wanted)
+                .print();
         }
     }
 }

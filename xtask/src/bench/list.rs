@@ -4,8 +4,9 @@
 //! twice: of a store at rest, where something may be kept ready from one listing to the next, and right after a change, where
 //! nothing of before counts.
 
+use super::docker::docker;
 use super::measure::{self, Peer, Series, plain, rounds};
-use super::peers::words;
+use super::peers::{Engines, words};
 use super::place::Place;
 use super::pull::{self, Form};
 use super::table::{self, Target};
@@ -25,24 +26,56 @@ const YARDSTICK: &str = "open and read of 1,000 files";
 const PASSING: &str = "localhost/bench/passing:latest";
 
 /// Lists in turn with the yardstick.
-pub fn run(place: &Place, count: usize) -> Result<()> {
+pub fn run(engines: &Engines, place: &Place, count: usize) -> Result<()> {
     let archive = place.path("many.tar");
     std::fs::write(&archive, archive_of_images()).context("cannot write the archive of images")?;
     let load = ["load", "--quiet", "--input", &archive.display().to_string()];
     plain(&pull::brig(place, Form::Directories, &load))?;
+    if engines.docker {
+        docker(&["load", "--quiet", "--input", &archive.display().to_string()])?;
+    }
     std::fs::remove_file(&archive)?;
     std::thread::sleep(REST);
+    let result = measured(engines, place, count);
+    if engines.docker {
+        let names: Vec<String> = (0..IMAGES).map(name).collect();
+        let all: Vec<&str> = ["rmi", "--force"].into_iter().chain(names.iter().map(String::as_str)).collect();
+        docker(&all)?;
+    }
+    let (root, run) = pull::homes(place, Form::Directories.word());
+    pull::clear(Path::new(&root), Path::new(&run))?;
+    result
+}
+
+fn measured(engines: &Engines, place: &Place, count: usize) -> Result<()> {
     for (title, brig) in
         [("in a store at rest", listing(place)?), ("right after a name came and went", after_a_change(place)?)]
     {
-        let peers = [yardstick(place)?, brig];
+        let mut peers = vec![yardstick(place)?, brig];
+        if engines.docker && title.ends_with("rest") {
+            peers.push(docker_listing(place));
+        }
         let result = rounds(&peers, None, count, 2)?;
         table::print(&format!("listing of {IMAGES} images {title}"), &result, None);
         measure::print_peaks(place, &peers)?;
         targets(title, &result);
     }
-    let (root, run) = pull::homes(place, Form::Directories.word());
-    pull::clear(Path::new(&root), Path::new(&run))
+    Ok(())
+}
+
+/// Docker's listing, which is the daemon's work, so that its CPU time is not known. Images of one time come in any order.
+fn docker_listing(place: &Place) -> Peer {
+    let to = place.text("docker-images");
+    let mut peer = Peer::new("docker images", words(&[&["sh", "-c", "exec docker images > \"$1\"", "sh", &to]]), 0);
+    peer.counts_cpu = false;
+    peer.after = Box::new(move || {
+        let told = std::fs::read_to_string(&to)?;
+        match (0..IMAGES).find(|number| !told.contains(&format!("localhost/bench/image{number} "))) {
+            Some(missing) => bail!("docker does not list image {missing} of {IMAGES}"),
+            None => Ok(()),
+        }
+    });
+    peer
 }
 
 /// Makes one archive, as `docker save` writes it, of all images.

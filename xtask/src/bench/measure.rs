@@ -286,10 +286,10 @@ pub fn peak(place: &Place, peer: &Peer) -> Result<f64> {
     Ok(kibibytes / 1024.0)
 }
 
-/// Prints the peak of each.
+/// Prints the peak of each whose processes do the work themselves.
 pub fn print_peaks(place: &Place, peers: &[Peer]) -> Result<()> {
     println!("{:34} {:>9}", "peak memory of one process", "MiB");
-    for peer in peers {
+    for peer in peers.iter().filter(|peer| peer.counts_cpu) {
         println!("{:34} {:>9.1}", peer.name, peak(place, peer)?);
     }
     Ok(())

@@ -110,10 +110,7 @@ pub fn run(engines: &Engines, place: &Place, count: usize) -> Result<()> {
     let (image, sizes) = image()?;
     let registry = Registry::start();
     registry.push(&image, "bench/files", "latest");
-    let docker = engines.docker.then(|| Docker::reach(&image)).transpose().unwrap_or_else(|error| {
-        println!("docker is not asked to pull: {error:#}");
-        None
-    });
+    let docker = Docker::find(engines, &image, "bench/files", "latest");
     let yardstick = yardstick(place, &image)?;
     drop(image);
     let name = format!("{}/bench/files:latest", registry.host());
@@ -132,7 +129,7 @@ pub fn run(engines: &Engines, place: &Place, count: usize) -> Result<()> {
         clear(Path::new(&root), Path::new(&run))?;
         Target::at_most(&format!("peak memory of brig --layers {} pull, MiB", form.word()), found, 64.0).print();
     }
-    docker.map_or(Ok(()), Docker::finish)
+    Ok(())
 }
 
 /// The image, and how large it is, in words.

@@ -9,6 +9,7 @@
 //! A registry that was never seen before: nothing can be mounted from another repository, and no cache of what lies where
 //! knows it. Afterwards it is asked for the manifest and for everything that this names.
 
+use super::docker::{self, Docker};
 use super::measure::{self, Peer, Series, plain, rounds};
 use super::peers::{Engines, installed, words};
 use super::place::Place;
@@ -29,6 +30,8 @@ const TAG: &str = "latest";
 /// The registry of the moment, and what it shall have in the end.
 struct Receiver {
     registry: Mutex<Option<Registry>>,
+    /// Whose network it is in, if not in that of this process.
+    docker: Option<Arc<Docker>>,
     /// The file with the registry's address, for commands that are made before it is.
     address: PathBuf,
     /// The digest of the image's configuration, which nobody may change on the way.
@@ -40,7 +43,8 @@ impl Receiver {
     fn renew(&self) -> Result<()> {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         registry.take();
-        let new = Registry::start();
+        let new =
+            self.docker.as_ref().map_or_else(|| Ok(Registry::start()), |docker| docker.inside(Registry::start))?;
         std::fs::write(&self.address, format!("{}\n", new.host()))?;
         *registry = Some(new);
         // What was written before is not to be paid for by this push.
@@ -49,7 +53,13 @@ impl Receiver {
     }
 
     /// Whether the registry has the manifest, the configuration and all layers.
-    fn check(&self) -> Result<()> {
+    fn check(self: &Arc<Self>) -> Result<()> {
+        let Some(docker) = &self.docker else { return self.check_here() };
+        let receiver = Arc::clone(self);
+        docker.inside(move || receiver.check_here())?
+    }
+
+    fn check_here(&self) -> Result<()> {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let registry = registry.as_ref().context("there is no registry")?;
         let (status, manifest) = registry.get(&format!("/v2/{REPOSITORY}/manifests/{TAG}"));
@@ -75,8 +85,16 @@ impl Receiver {
 /// Pushes by each in turn, to a new registry each time.
 pub fn run(engines: &Engines, place: &Place, count: usize) -> Result<()> {
     let (image, sizes) = pull::image()?;
-    let receiver = Receiver { registry: Mutex::new(None), address: place.path("receiver"), config: image.id() };
-    let peers = peers(engines, place, &image, &Arc::new(receiver))?;
+    let receiver = |docker: Option<Arc<Docker>>| {
+        let address = place.path(if docker.is_some() { "receiver-docker" } else { "receiver" });
+        Arc::new(Receiver { registry: Mutex::new(None), docker, address, config: image.id() })
+    };
+    let mut peers = peers(engines, place, &image, &receiver(None))?;
+    if let Some(docker) = Docker::find(engines, &image, "bench/files", TAG) {
+        let docker = Arc::new(docker);
+        docker::docker(&["pull", "--quiet", &docker.name])?;
+        peers.push(docker_peer(&docker, &receiver(Some(Arc::clone(&docker)))));
+    }
     drop(image);
     let result = rounds(&peers, None, count, 1)?;
     table::print(&format!("push of {sizes} to an empty registry on loopback"), &result, None);
@@ -127,6 +145,28 @@ fn peer(title: &str, push: &[String], scheme: &str, receiver: &Arc<Receiver>) ->
     let (renewed, checked) = (Arc::clone(receiver), Arc::clone(receiver));
     peer.before = Box::new(move || renewed.renew());
     peer.after = Box::new(move || checked.check());
+    peer
+}
+
+/// A push by docker, which takes the destination from the image's name.
+fn docker_peer(docker: &Arc<Docker>, receiver: &Arc<Receiver>) -> Peer {
+    let script = "read -r host < \"$1\" && exec docker push --quiet \"$host/$2\"";
+    let (address, target) = (receiver.address.display().to_string(), format!("{REPOSITORY}:{TAG}"));
+    let mut peer = Peer::new("docker push", words(&[&["sh", "-c", script, "sh", &address, &target]]), 0);
+    peer.counts_cpu = false;
+    let name = |receiver: &Receiver| {
+        let host = std::fs::read_to_string(&receiver.address)?;
+        anyhow::Ok(format!("{}/{REPOSITORY}:{TAG}", host.trim()))
+    };
+    let (source, renewed, checked) = (docker.name.clone(), Arc::clone(receiver), Arc::clone(receiver));
+    peer.before = Box::new(move || {
+        renewed.renew()?;
+        docker::docker(&["tag", &source, &name(&renewed)?]).map(drop)
+    });
+    peer.after = Box::new(move || {
+        checked.check()?;
+        docker::docker(&["rmi", &name(&checked)?]).map(drop)
+    });
     peer
 }
 
