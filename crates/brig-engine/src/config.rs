@@ -42,7 +42,7 @@ pub struct Config {
     /// The first part of every container's cgroup path.
     pub cgroup_parent: String,
     /// The form of layers that are unpacked from now on.
-    pub layers: brig_store::LayerForm,
+    pub layers: brig_store::LayerChoice,
 }
 
 impl Config {
@@ -62,7 +62,7 @@ impl Config {
             monitor_program: None,
             init_program: None,
             cgroup_parent: "/brig".to_owned(),
-            layers: brig_store::LayerForm::default(),
+            layers: brig_store::LayerChoice::default(),
         }
     }
 

@@ -7,8 +7,12 @@
 //!
 //! Each mount of an image is a file system of its own with a page cache of its own; so there is one, and every overlay that
 //! has it as a lower layer reads through the same pages. A start makes the mount where it is missing: the first one, and the
-//! first one after a reboot. [`sweep`] takes back what no layer on disk needs any more. The lock `<run>/mnt.lock` is held
+//! first one after a reboot. [`sweep`] takes back what no layer on disk needs any more, [`unmount_all`] everything. The lock `<run>/mnt.lock` is held
 //! over every change, so that two starts make one mount, and a sweep takes away none that is just being made.
+
+mod warm;
+
+pub use warm::cool;
 
 use crate::config::Config;
 use crate::disk;
@@ -17,9 +21,11 @@ use brig_sys::mounts::{Attributes, set_attributes};
 use rustix::fs::{AtFlags, CWD, FlockOperation, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -63,7 +69,11 @@ fn place(config: &Config, layer: &Path) -> Result<PathBuf> {
         own_mount(&mnt)?;
         make_directory(&target)?;
         if !is_mounted(&target) {
-            attach(brig_store::mount_layer(layer)?.as_fd(), &target)?;
+            let (mount, warm) = brig_store::mount_layer_warm(layer)?;
+            if warm {
+                warm::mark(config, name)?;
+            }
+            attach(mount.as_fd(), &target)?;
         }
         Ok(())
     })()
@@ -73,6 +83,15 @@ fn place(config: &Config, layer: &Path) -> Result<PathBuf> {
 
 /// Unmounts the images whose layer is no longer on disk. What a container still has mounted stays with the container.
 pub fn sweep(config: &Config) -> Result<()> {
+    unmount_if(config, |name| !config.root.join("layers").join(name).exists())
+}
+
+/// Unmounts all layers. Containers that run keep what they have; the next start mounts its layers anew.
+pub fn unmount_all(config: &Config) -> Result<()> {
+    unmount_if(config, |_| true)
+}
+
+fn unmount_if(config: &Config, goes: impl Fn(&OsStr) -> bool) -> Result<()> {
     let mnt = config.run.join("mnt");
     if !mnt.join("layers").is_dir() {
         return Ok(());
@@ -81,11 +100,13 @@ pub fn sweep(config: &Config) -> Result<()> {
     let _lock = lock(config)?;
     for entry in std::fs::read_dir(mnt.join("layers")).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        if config.root.join("layers").join(entry.file_name()).exists() {
+        let name = entry.file_name();
+        if !goes(&name) {
             continue;
         }
         unmount(&entry.path()).map_err(failed)?;
         remove_empty(&entry.path()).map_err(failed)?;
+        warm::unmark(config, &name).map_err(failed)?;
     }
     remove_empty(&mnt.join("layers")).map_err(failed)?;
     leave(config).map_err(failed)
@@ -106,7 +127,9 @@ pub(crate) fn lock(config: &Config) -> Result<File> {
     disk::make_directory(&config.run)?;
     let path = config.run.join("mnt.lock");
     let failed = |error: io::Error| Error::io(format!("cannot lock {}", path.display()), error);
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    let mut options = File::options();
+    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&path).map_err(failed)?;
     let start = Instant::now();
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -32,6 +32,6 @@ pub mod system;
 pub mod time;
 pub mod volumes;
 
-pub use brig_store::{LayerForm, UnknownForm};
+pub use brig_store::{LayerChoice, UnknownForm};
 pub use config::Config;
 pub use error::{Error, Kind, Result};

@@ -17,6 +17,7 @@
 
 mod format;
 mod place;
+mod warm;
 mod writer;
 
 use std::fs::File;
@@ -28,43 +29,61 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 pub(crate) use place::Image;
+pub use warm::{cool, mount_warm};
 
 use crate::unpack::{Attributes, Place};
 
 /// The name of the image in a layer's directory.
 pub(crate) const NAME: &str = "image.erofs";
 
+/// The option by which data goes from the disk to the pages of the mounted files, and not through those of the image.
+const DIRECT: &str = "directio";
+
+/// What an image is mounted from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backing {
+    /// Its file, read directly.
+    File,
+    /// Its file, through the pages of the image, so that what is read is in memory twice: kernels that do not know the option
+    /// for it, and file systems that cannot read directly.
+    FilePages,
+}
+
 /// Mounts an image from its file, read-only and detached: the mount goes with its descriptor, or is attached to a place.
 ///
 /// Errors: a kernel before 6.12 or without EROFS, or a file system whose files it cannot be mounted from.
 pub fn mount(path: &Path) -> io::Result<OwnedFd> {
-    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    mount_file(file.as_fd())
+    mount_file(open(path)?.as_fd(), true).map(|(mount, _)| mount)
 }
 
-fn mount_file(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Mounts an image; `direct`: read directly if that can be.
+fn mount_file(file: BorrowedFd<'_>, direct: bool) -> io::Result<(OwnedFd, Backing)> {
     let context = rustix::mount::fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let context = context.as_fd();
     // By descriptor: a value may have 255 bytes, and the path is not resolved twice.
     rustix::mount::fsconfig_set_string(context, "source", format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     rustix::mount::fsconfig_set_flag(context, "ro")?;
-    // Without it each page of data is cached twice, here and as one of the image's file. Kernels that do not know it, and
-    // file systems that cannot do it, read through the file's pages.
-    let _ = rustix::mount::fsconfig_set_flag(context, "directio");
+    let direct = direct && rustix::mount::fsconfig_set_flag(context, DIRECT).is_ok();
     rustix::mount::fsconfig_create(context)?;
-    Ok(rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+    let mount = rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    Ok((mount, if direct { Backing::File } else { Backing::FilePages }))
 }
 
-/// Tells whether images can be mounted from files in a directory, by doing it with one that has no name; the error says why
-/// not.
-pub fn probe(directory: &Path) -> io::Result<()> {
+/// Tells from what images can be mounted that lie in a directory, by doing it with one that has no name; the error says why
+/// they cannot.
+pub fn probe(directory: &Path) -> io::Result<Backing> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?);
     let mut image = Image::new(file.try_clone()?);
     image.describe(b"", &Attributes::plain_directory(), true)?;
     image.close()?;
-    let root = rustix::fs::openat(mount_file(file.as_fd())?, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let (mount, backing) = mount_file(file.as_fd(), true)?;
+    let root = rustix::fs::openat(mount, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut value = [0; 4];
     let length = rustix::fs::fgetxattr(root, "trusted.overlay.opaque", &mut value[..])?;
-    if value[..length] == *b"y" { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
+    if value[..length] == *b"y" { Ok(backing) } else { Err(io::ErrorKind::Unsupported.into()) }
 }

@@ -109,7 +109,8 @@ impl Store {
             observer.progress(Progress::Layer { digest: plan.blob.digest.clone(), size: plan.blob.size, present });
         }
         // 4. Side by side: fetch, verify, unpack.
-        let form = self.form_here(&plans);
+        let new = plans.iter().any(|plan| plan.found.is_none());
+        let form = if new { self.form_here() } else { LayerForm::Directories };
         let fetched = self.fetch_all(&plans, form, &lease, source, observer)?;
         // 5. In sequence: finish.
         let ready = self.finish_all(&plans, form, fetched, &lease)?;
@@ -189,12 +190,6 @@ impl Store {
             locks.push(lock);
         }
         Ok(locks)
-    }
-
-    /// Chooses the form of the layers that are to be unpacked: the one that was asked for, if it works here.
-    fn form_here(&self, plans: &[Plan]) -> LayerForm {
-        let wanted = self.form == LayerForm::Erofs && plans.iter().any(|plan| plan.found.is_none());
-        if wanted && self.probe_erofs().is_ok() { LayerForm::Erofs } else { LayerForm::Directories }
     }
 
     /// Runs the jobs of all layers that need one on a bounded number of threads; the first error stops all.

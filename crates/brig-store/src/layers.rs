@@ -18,6 +18,7 @@ use brig_spec::digest::Digest;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::erofs::Backing;
 use crate::error::{Error, Result};
 use crate::{Store, disk, erofs, hash};
 
@@ -27,37 +28,48 @@ pub(crate) const FORMAT: u32 = 1;
 pub(crate) const FORMAT_IMAGE: u32 = 2;
 const RECORD_MAX: u64 = 64 << 10;
 
-/// The form in which layers are kept that are unpacked from now on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// The form of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerForm {
     /// Files and directories.
-    #[default]
     Directories,
-    /// One EROFS image a layer, where the kernel mounts it from its file; else files and directories.
+    /// One EROFS image.
     Erofs,
 }
 
-impl std::fmt::Display for LayerForm {
+/// The form of the layers that are unpacked from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LayerChoice {
+    /// Images where they are no slower than directories and take no more room in memory; else directories.
+    #[default]
+    Auto,
+    /// The one that was asked for. Where images cannot be mounted, directories all the same.
+    Always(LayerForm),
+}
+
+impl std::fmt::Display for LayerChoice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Directories => "directories",
-            Self::Erofs => "erofs",
+            Self::Auto => "auto",
+            Self::Always(LayerForm::Directories) => "directories",
+            Self::Always(LayerForm::Erofs) => "erofs",
         })
     }
 }
 
-/// A word that is no [`LayerForm`].
+/// A word that is no [`LayerChoice`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("layers are kept as `directories` or as `erofs`")]
+#[error("layers are kept as `directories`, as `erofs`, or as `auto` finds better")]
 pub struct UnknownForm;
 
-impl std::str::FromStr for LayerForm {
+impl std::str::FromStr for LayerChoice {
     type Err = UnknownForm;
 
     fn from_str(text: &str) -> std::result::Result<Self, UnknownForm> {
         match text {
-            "directories" => Ok(Self::Directories),
-            "erofs" => Ok(Self::Erofs),
+            "auto" => Ok(Self::Auto),
+            "directories" => Ok(Self::Always(LayerForm::Directories)),
+            "erofs" => Ok(Self::Always(LayerForm::Erofs)),
             _ => Err(UnknownForm),
         }
     }
@@ -128,14 +140,23 @@ impl Store {
 
     /// Sets the form of the layers that are unpacked from now on.
     #[must_use]
-    pub fn with_layers_as(mut self, form: LayerForm) -> Self {
-        self.form = form;
+    pub fn with_layers_as(mut self, choice: LayerChoice) -> Self {
+        self.layers = choice;
         self
     }
 
-    /// Tells whether layers could be EROFS images here, by making and mounting one; the error says why not.
-    pub fn probe_erofs(&self) -> std::io::Result<()> {
+    /// Tells from what EROFS images would be mounted here, by making and mounting one; the error says why they cannot be.
+    pub fn probe_erofs(&self) -> std::io::Result<Backing> {
         erofs::probe(&self.root.join("tmp"))
+    }
+
+    /// Chooses the form of layers that are to be unpacked.
+    pub(crate) fn form_here(&self) -> LayerForm {
+        let images = match self.layers {
+            LayerChoice::Auto => self.probe_erofs().is_ok_and(|backing| backing == Backing::File),
+            LayerChoice::Always(form) => form == LayerForm::Erofs && self.probe_erofs().is_ok(),
+        };
+        if images { LayerForm::Erofs } else { LayerForm::Directories }
     }
 
     /// Lists the unpacked layers that are here, by name, with their sizes in bytes; one that cannot be read counts nothing.
@@ -174,7 +195,7 @@ pub(crate) fn read_record(directory: &Path) -> Result<Option<Record>> {
 }
 
 /// Returns what a layer's directory has: the tree, or the image that is to be mounted.
-pub(crate) fn content(directory: &Path) -> PathBuf {
+pub fn content(directory: &Path) -> PathBuf {
     let image = directory.join(erofs::NAME);
     if image.symlink_metadata().is_ok() { image } else { directory.join("tree") }
 }

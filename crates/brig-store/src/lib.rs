@@ -51,12 +51,14 @@ pub use archive::{Archive, ArchiveImage};
 pub use check::{Object, Problem, Repaired, Report};
 pub use collect::{AskError, AskUsers, Collected, InUse, await_collection};
 pub use commit::{Commit, Committed};
-pub use erofs::{mount as mount_layer, probe as probe_erofs};
+pub use erofs::{
+    Backing, cool as cool_layer, mount as mount_layer, mount_warm as mount_layer_warm, probe as probe_erofs,
+};
 pub use error::{Error, Result};
 pub use export::SaveFormat;
 pub use image::{Image, ImageSummary, LayerRecord, Line, Listing, Removed, RootMetadata};
 pub use ingest::{BlobSource, NewImage, Opened};
-pub use layers::{LayerForm, UnknownForm, is_image};
+pub use layers::{LayerChoice, LayerForm, UnknownForm, content as layer_content, is_image};
 pub use layout::Layout;
 pub use lease::Hold;
 pub use limits::Limits;
@@ -70,7 +72,7 @@ pub struct Store {
     root: PathBuf,
     root_fd: OwnedFd,
     limits: Limits,
-    form: LayerForm,
+    layers: LayerChoice,
 }
 
 impl Store {
@@ -88,7 +90,7 @@ impl Store {
             }
         }
         let root_fd = disk::open_directory(root)?;
-        Ok(Self { root: root.to_owned(), root_fd, limits, form: LayerForm::default() })
+        Ok(Self { root: root.to_owned(), root_fd, limits, layers: LayerChoice::default() })
     }
 
     /// Returns the directory that the store was opened in.

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use brig_spec::image::Descriptor;
-use brig_store::{BlobSource, Error, InUse, LayerForm, NewImage, Observer, Opened, Progress, Silent, Store};
+use brig_store::{
+    BlobSource, Error, InUse, LayerChoice, LayerForm, NewImage, Observer, Opened, Progress, Silent, Store,
+};
 use common::{Memory, Place, add, chain, counts, name};
 use testkit::image::{Compression, Image, Layer, digest};
 
@@ -256,17 +258,18 @@ fn victim() {
 #[test]
 fn killed_at_every_step() {
     for form in [LayerForm::Directories, LayerForm::Erofs] {
+        let form = LayerChoice::Always(form);
         let points = killed_with_layers_as(form);
         println!("{points} points tried with layers as {form}");
         assert!(points > 15, "only {points} points tried");
     }
 }
 
-fn killed_with_layers_as(form: LayerForm) -> u32 {
+fn killed_with_layers_as(form: LayerChoice) -> u32 {
     let image = image();
     let mut points = 0;
     for at in 0.. {
-        let place = Place::with(form);
+        let place = Place::choosing(form);
         let status = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "victim", "--nocapture"])
             .env("VICTIM_ROOT", place.path())

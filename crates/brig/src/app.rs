@@ -6,7 +6,7 @@
 use crate::commands::{self, Entry};
 use crate::report::{self, Outcome};
 use crate::{Context, report::warn};
-use brig_engine::{Config, Error, Kind, LayerForm};
+use brig_engine::{Config, Error, Kind, LayerChoice};
 use clap::Command;
 use std::ffi::OsString;
 use std::io::Write;
@@ -35,7 +35,7 @@ pub fn run(arguments: &[OsString]) -> u8 {
 struct Globals {
     root: Option<PathBuf>,
     run: Option<PathBuf>,
-    layers: Option<LayerForm>,
+    layers: Option<LayerChoice>,
     help: bool,
     version: bool,
     rest: usize,
@@ -177,9 +177,13 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .arg(global("root", "Where images, containers and volumes are kept [default: /var/lib/brig, or $BRIG_ROOT]"))
         .arg(global("run", "Where sockets and pids are kept [default: /run/brig, or $BRIG_RUN]"))
-        .arg(clap::Arg::new("layers").long("layers").value_name("FORM").value_parser(["directories", "erofs"]).help(
-            "How the layers of images are kept that come in from now on [default: directories, or $BRIG_LAYERS]",
-        ));
+        .arg(
+            clap::Arg::new("layers")
+                .long("layers")
+                .value_name("FORM")
+                .value_parser(["auto", "directories", "erofs"])
+                .help("How the layers of images are kept that come in from now on [default: auto, or $BRIG_LAYERS]"),
+        );
     for entry in commands::TABLE {
         command = command.subcommand((entry.parser)().name(entry.name));
     }
@@ -194,7 +198,7 @@ pub fn command() -> Command {
 }
 
 /// Puts the engine's configuration together: options, then the environment, then defaults.
-fn config(root: Option<PathBuf>, run: Option<PathBuf>, layers: Option<LayerForm>) -> Config {
+fn config(root: Option<PathBuf>, run: Option<PathBuf>, layers: Option<LayerChoice>) -> Config {
     let from_env = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let root = root.or_else(|| from_env("BRIG_ROOT"));
     let run = run.or_else(|| from_env("BRIG_RUN"));
@@ -218,7 +222,7 @@ fn config(root: Option<PathBuf>, run: Option<PathBuf>, layers: Option<LayerForm>
         match text.parse() {
             Ok(layers) => config.layers = layers,
             Err(_) if text.is_empty() => {}
-            Err(_) => warn(&format!("BRIG_LAYERS={text} is neither directories nor erofs, and is ignored")),
+            Err(_) => warn(&format!("BRIG_LAYERS={text} is none of auto, directories and erofs, and is ignored")),
         }
     }
     // An installed brig has the small program beside it: it starts faster and stays smaller.

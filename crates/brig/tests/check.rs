@@ -14,7 +14,7 @@ const WELL: &str = "all is well";
 
 /// An engine with two images that share a layer: `a:1` and `b:1`.
 fn engine() -> (Engine, Vec<PathBuf>) {
-    let engine = Engine::new();
+    let engine = Engine::on_directories();
     let base = Layer::new().directory("d/", 0o755).file("d/base", "some text in the base").finish();
     let top =
         |text: &str| Layer::new().directory("d/", 0o755).file(&format!("d/{text}"), text).symlink("d/l", text).finish();
@@ -164,7 +164,7 @@ fn blobs_records_and_names_that_cannot_be_trusted_are_told_and_go() {
 
 #[test]
 fn what_a_container_uses_is_not_taken_from_it() {
-    let engine = Engine::new();
+    let engine = Engine::on_directories();
     engine.idle("web", &["--network", "none"]);
     let layer = engine.brig(&["image", "inspect", "-f", "{{index .GraphDriver.Data.Layers 0}}", "busybox"]).ok();
     sh(&format!("touch {layer}/more"));

@@ -89,7 +89,7 @@ fn what_a_killed_mount_left_is_swept() {
         // Whatever was done, it can be used and taken back.
         let path = engine.brig(&["image", "mount", "one:1"]).ok();
         assert_eq!(std::fs::read_to_string(Path::new(&path).join("f")).unwrap(), "f", "{n}");
-        engine.brig(&["image", "unmount", "one:1"]).ok();
+        engine.brig(&["image", "unmount", "--all"]).ok();
         assert!(!engine.path("run/mnt").exists(), "{n} {end:?}");
     }
     assert!(points > 5, "{points}");

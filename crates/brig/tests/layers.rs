@@ -9,7 +9,9 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use support::Engine;
+use std::fs::File;
+use std::os::fd::AsFd;
+use support::{Engine, sh};
 use testkit::image::{Compression, Image, Layer, Meta, busybox_layer};
 
 /// An engine whose layers are mounted: whatever becomes of its test, they are not left on the machine.
@@ -171,7 +173,7 @@ fn an_image_may_have_layers_of_both_forms() {
     let top = Layer::new().hard_link("linked", "srv/kept").finish();
     let image = Image::new(&[base, first, top], Compression::Gzip, r#"{"Env":["PATH=/bin"]}"#);
     std::fs::write(engine.path("archive.tar"), image.docker_archive("mixed:1")).unwrap();
-    let loaded = engine.brig(&["load", "-i", &engine.text("archive.tar")]);
+    let loaded = engine.brig(&["--layers", "directories", "load", "-i", &engine.text("archive.tar")]);
     assert_eq!(loaded.status, 0, "{loaded:?}");
     let seen =
         engine.brig(&["run", "--rm", "--network", "none", "mixed:1", "sh", "-c", "cat /linked; stat -c %a /srv"]);
@@ -198,16 +200,62 @@ fn a_test_that_fails_leaves_nothing_mounted() {
 }
 
 #[test]
+fn a_layer_that_was_just_written_is_read_from_memory_first() {
+    let engine = Engine::bare();
+    load(&engine);
+    let run = || engine.brig(&["run", "--rm", "--network", "none", "app:1", "cat", "/srv/kept"]).ok();
+    let direct = || mounts(&engine).iter().filter(|mount| mount.contains("directio")).count();
+    let images = || -> Vec<_> {
+        let names = engine.names("root/layers");
+        names
+            .iter()
+            .map(|name| File::open(engine.path("root/layers").join(name).join("image.erofs")).unwrap())
+            .collect()
+    };
+    let cached = || -> u64 { images().iter().map(|image| brig_sys::page_cache::cached(image.as_fd()).unwrap()).sum() };
+
+    // Of the pages that the load has written.
+    assert_eq!(run(), "kept");
+    assert_eq!((direct(), engine.names("run/mnt/warm").len()), (0, 3));
+    // Not yet: others may be starting.
+    assert_eq!(run(), "kept");
+    assert_eq!((direct(), engine.names("run/mnt/warm").len()), (0, 3));
+    // Later it is read directly, and the image's own pages go; a container that runs meanwhile sees nothing of it.
+    let script = ": > /ready; while :; do cat /srv/kept >> /seen || exit 1; done";
+    engine.brig(&["run", "-d", "--name", "reader", "--network", "none", "app:1", "sh", "-c", script]).ok();
+    assert!(support::patiently(|| engine.brig(&["exec", "reader", "cat", "/ready"]).status == 0));
+    rustix::fs::sync();
+    let before = cached();
+    sh(&format!("touch -d '11 seconds ago' {}/*", engine.text("run/mnt/warm")));
+    assert_eq!(run(), "kept");
+    assert_eq!(direct(), 3);
+    assert!(!engine.path("run/mnt/warm").exists());
+    assert!(cached() < before / 2, "{} of {before}", cached());
+    assert_eq!(engine.brig(&["exec", "reader", "cat", "/srv/kept"]).ok(), "kept");
+    assert_eq!(engine.inspect("reader", "{{.State.Status}}"), "running");
+    engine.brig(&["rm", "-f", "reader"]).ok();
+
+    // What is not in memory is read directly at once.
+    engine.brig(&["image", "unmount", "--all"]).ok();
+    for image in images() {
+        rustix::fs::fadvise(&image, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
+    assert_eq!(run(), "kept");
+    assert_eq!((direct(), engine.path("run/mnt/warm").exists()), (3, false));
+}
+
+#[test]
 fn info_tells_the_form_and_nonsense_is_refused() {
     let engine = Engine::bare();
     let line = |arguments: &[&str]| {
         let report = engine.brig(&[arguments, &["doctor", "--format", "{{.Name}}: {{.Found}}"]].concat()).stdout;
         report.lines().find(|line| line.starts_with("layers: ")).unwrap().to_owned()
     };
-    assert_eq!(line(&[]), "layers: directories (the default); `--layers erofs` works here too");
-    assert_eq!(line(&["--layers=erofs"]), "layers: EROFS images, as asked for by `--layers erofs`");
+    assert_eq!(line(&[]), "layers: EROFS images");
+    assert_eq!(line(&["--layers=erofs"]), "layers: EROFS images, as asked for");
+    assert_eq!(line(&["--layers=directories"]), "layers: directories, as asked for; EROFS images work here too");
     engine.brig(&["--layers", "zip", "images"]).fails(
         125,
-        "error: `zip` is not a value for `--layers`\n  because: layers are kept as `directories` or as `erofs`\n",
+        "error: `zip` is not a value for `--layers`\n  because: layers are kept as `directories`, as `erofs`, or as `auto` finds better\n",
     );
 }

@@ -39,6 +39,8 @@ fn reboot(engine: &Engine, names: &[&str], keep_run: bool) {
             std::fs::write(&state, record.to_string()).unwrap();
         }
     } else {
+        // No mount outlives the machine.
+        engine.brig(&["image", "unmount", "--all"]).ok();
         std::fs::remove_dir_all(engine.path("run")).unwrap();
     }
 }

@@ -61,6 +61,7 @@ pub fn start(config: &Config, record: &mut Record, flags: u8) -> Result<Started>
         .map_err(|error| Error::io(what(), error))?;
     let started = await_start(connection, &what).map_err(|error| name_port_holder(config, record, error));
     drop(held);
+    layers::cool(config);
     started
 }
 

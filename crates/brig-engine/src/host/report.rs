@@ -4,7 +4,7 @@ use super::kernel_version;
 use crate::config::Config;
 use brig_monitor::chain::one_line;
 use brig_runtime::cgroup::Cgroup;
-use brig_store::LayerForm;
+use brig_store::{Backing, LayerChoice, LayerForm};
 use std::fs;
 use std::path::Path;
 
@@ -268,22 +268,26 @@ fn overlay(config: &Config) -> Check {
 fn layers(config: &Config) -> Check {
     let name = "layers";
     let works = if privileged() { images_work(config) } else { Err("needs root to be tried".to_owned()) };
+    let missing =
+        "they need root, Linux 6.12 with CONFIG_EROFS_FS_BACKED_BY_FILE, and brig's root on a disk's file system";
     match (config.layers, works) {
-        (LayerForm::Directories, Ok(())) => {
-            check(name, Grade::Good, "directories (the default); `--layers erofs` works here too", None)
+        (LayerChoice::Always(LayerForm::Directories), Ok(_)) => {
+            check(name, Grade::Good, "directories, as asked for; EROFS images work here too", None)
         }
-        (LayerForm::Directories, Err(why)) => {
-            check(name, Grade::Good, format!("directories (EROFS images: {why})"), None)
+        (LayerChoice::Always(LayerForm::Directories), Err(why)) => {
+            check(name, Grade::Good, format!("directories, as asked for (EROFS images: {why})"), None)
         }
-        (LayerForm::Erofs, Ok(())) => check(name, Grade::Good, "EROFS images, as asked for by `--layers erofs`", None),
-        (LayerForm::Erofs, Err(why)) => check(
+        (LayerChoice::Always(LayerForm::Erofs), Ok(_)) => check(name, Grade::Good, "EROFS images, as asked for", None),
+        (LayerChoice::Auto, Ok(Backing::File)) => check(name, Grade::Good, "EROFS images", None),
+        (LayerChoice::Auto, Ok(Backing::FilePages)) => check(
             name,
-            Grade::Limited,
-            format!("directories, since EROFS images do not work: {why}"),
-            Some(
-                "they need root, Linux 6.12 with CONFIG_EROFS_FS_BACKED_BY_FILE, and brig's root on a disk's file system",
-            ),
+            Grade::Good,
+            "directories; EROFS images would be in memory twice here, and are made with `--layers erofs`",
+            None,
         ),
+        (_, Err(why)) => {
+            check(name, Grade::Limited, format!("directories, since EROFS images do not work: {why}"), Some(missing))
+        }
     }
 }
 
@@ -292,7 +296,7 @@ fn privileged() -> bool {
 }
 
 /// Makes an image in brig's root, or where that will be, and mounts it.
-fn images_work(config: &Config) -> Result<(), String> {
+fn images_work(config: &Config) -> Result<Backing, String> {
     let there = config.root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
     brig_store::probe_erofs(there).map_err(|error| error.to_string())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use brig_registry::Options;
 use brig_spec::platform::Platform;
-use brig_store::{InUse, SaveFormat, Silent, Store};
+use brig_store::{InUse, LayerChoice, LayerForm, SaveFormat, Silent, Store};
 use testkit::image::{Compression, Image, Layer, compress, descriptor, digest};
 use testkit::registry::{Liar, Registry};
 
@@ -18,7 +18,9 @@ struct Place {
 
 fn place() -> Place {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(&directory.path().join("root")).unwrap();
+    // As directories, which can be looked into.
+    let form = LayerChoice::Always(LayerForm::Directories);
+    let store = Store::open(&directory.path().join("root")).unwrap().with_layers_as(form);
     Place { _directory: directory, store }
 }
 

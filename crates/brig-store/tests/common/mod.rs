@@ -9,7 +9,7 @@ use std::process::Command;
 
 use brig_spec::image::Descriptor;
 use brig_spec::reference::Reference;
-use brig_store::{BlobSource, Error, Image, LayerForm, NewImage, Opened, Silent, Store};
+use brig_store::{BlobSource, Error, Image, LayerChoice, LayerForm, NewImage, Opened, Silent, Store};
 use testkit::image::Compression;
 
 /// A store that is gone when the test ends.
@@ -25,7 +25,7 @@ pub fn both(test: impl Fn(&Place)) {
     test(&Place::with(LayerForm::Directories));
     let images = Place::with(LayerForm::Erofs);
     match images.store.probe_erofs() {
-        Ok(()) => test(&images),
+        Ok(_) => test(&images),
         Err(error) if kernel_is_old() => println!("skipped: layers as images: {error}"),
         Err(error) => panic!("this kernel mounts images from files: {error}"),
     }
@@ -37,8 +37,12 @@ impl Place {
     }
 
     pub fn with(form: LayerForm) -> Self {
+        Self::choosing(LayerChoice::Always(form))
+    }
+
+    pub fn choosing(choice: LayerChoice) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("root")).unwrap().with_layers_as(form);
+        let store = Store::open(&directory.path().join("root")).unwrap().with_layers_as(choice);
         Self { mounts: std::sync::Mutex::default(), directory, store }
     }
 

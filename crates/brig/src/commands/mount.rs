@@ -5,7 +5,7 @@ use crate::Context;
 use crate::output;
 use crate::report::{self, Outcome};
 use brig_engine::images::{Images, mount};
-use brig_engine::{Error, Result};
+use brig_engine::{Error, Result, layers};
 use brig_spec::reference::Reference;
 use clap::Args;
 
@@ -36,7 +36,7 @@ struct UnmountFlags {
     /// The images
     #[arg(value_name = "IMAGE", required_unless_present = "all")]
     images: Vec<String>,
-    /// All that are mounted
+    /// All that are mounted, and the layers that stay mounted for the next container
     #[arg(short, long, conflicts_with = "images")]
     all: bool,
 }
@@ -48,10 +48,14 @@ pub const UNMOUNT: Entry = Entry::new(
         let flags: UnmountFlags = flags(matches)?;
         let all = mount::mounts(&context.config).into_iter().map(|mount| mount.id.to_string());
         let names = if flags.all { all.collect() } else { flags.images };
-        each(context, &names, |images, name| {
+        let outcome = each(context, &names, |images, name| {
             output::line(&images.unmount(&context.config, name)?.to_string());
             Ok(())
-        })
+        });
+        if flags.all {
+            layers::unmount_all(&context.config)?;
+        }
+        outcome
     },
 )
 .aliases(&["umount"]);

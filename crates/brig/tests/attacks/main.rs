@@ -41,15 +41,14 @@ fn race(mut racer: impl FnMut() + Send, attack: impl FnOnce()) {
     });
 }
 
-/// Calls `round` for as long as a race lasts, and tells how often that was.
+/// Calls `round` for as long as a race lasts, and on a slow machine until it was often enough.
 fn rounds(mut round: impl FnMut(u32)) {
     let start = Instant::now();
     let mut count = 0;
-    while start.elapsed() < RACE {
+    while start.elapsed() < RACE || count < 20 {
         round(count);
         count += 1;
     }
-    assert!(count >= 20, "only {count} rounds");
 }
 
 fn exchange(a: &Path, b: &Path) {

@@ -61,6 +61,8 @@ pub struct Engine {
     pub directory: tempfile::TempDir,
     home: Option<OwnedFd>,
     cgroups: BTreeSet<PathBuf>,
+    /// `BRIG_LAYERS`.
+    pub layers: &'static str,
 }
 
 #[expect(deprecated, reason = "the safe face of unshare; only NEWNET is asked for, which concerns this thread alone")]
@@ -89,12 +91,20 @@ impl Engine {
         for name in ["root", "run", "home"] {
             std::fs::create_dir(directory.path().join(name)).unwrap();
         }
-        Self { directory, home: None, cgroups: cgroups() }
+        Self { directory, home: None, cgroups: cgroups(), layers: "" }
     }
 
     /// An engine with the image `busybox`.
     pub fn new() -> Self {
         let engine = Self::bare();
+        engine.import();
+        engine
+    }
+
+    /// The same, with layers that can be looked into, and spoiled, as directories.
+    pub fn on_directories() -> Self {
+        let mut engine = Self::bare();
+        engine.layers = "directories";
         engine.import();
         engine
     }
@@ -130,6 +140,7 @@ impl Engine {
             .env("HOME", self.path("home"))
             .env("BRIG_ROOT", self.path("root"))
             .env("BRIG_RUN", self.path("run"))
+            .env("BRIG_LAYERS", self.layers)
             .current_dir(self.directory.path())
             .stdin(Stdio::null());
         command
@@ -205,7 +216,9 @@ impl Engine {
 
     /// The bytes of downloads that were broken off, which the next attempt goes on from.
     pub fn downloaded(&self) -> u64 {
-        self.names("root/tmp").iter().map(|name| self.path("root/tmp").join(name).metadata().unwrap().len()).sum()
+        let parts = self.names("root/tmp").into_iter().filter(|name| name.rsplit('.').next() == Some("part"));
+        // One may be gone by now.
+        parts.filter_map(|name| self.path("root/tmp").join(name).metadata().ok()).map(|part| part.len()).sum()
     }
 
     /// Removes all containers and the bridge.
@@ -217,14 +230,19 @@ impl Engine {
             assert_eq!((removed.status, removed.stderr.as_str()), (0, ""), "`brig rm -f` removes everything");
         }
         self.brig(&["network", "prune", "-f"]).ok();
+        // Layers stay mounted for the next container, which does not come.
+        self.brig(&["image", "unmount", "--all"]).ok();
     }
 
-    /// Everything of this engine's containers that is still there.
+    /// Everything of this engine's containers that is still there. Layers are not theirs, and stay mounted for the next one.
     pub fn remains(&self) -> Vec<String> {
         let mut left = Vec::new();
         let own = self.directory.path().to_str().unwrap();
+        let is_layer =
+            |line: &str| line.contains(&format!("{own}/run/mnt/layers/")) || line.contains(&format!(" {own}/run/mnt "));
+        let is_own = |text: &str| text.lines().any(|line| line.contains(own) && !is_layer(line));
         for directory in
-            ["root/containers", "root/containers/.names", "root/ids", "run/containers", "run/mnt", "root/tmp"]
+            ["root/containers", "root/containers/.names", "root/ids", "run/containers", "run/mnt/images", "root/tmp"]
         {
             let names =
                 self.names(directory).into_iter().filter(|name| name != ".names" && !name.starts_with("sha256-"));
@@ -237,7 +255,7 @@ impl Engine {
             }
             for file in ["cmdline", "environ", "mountinfo"] {
                 let text = std::fs::read(process.path().join(file)).unwrap_or_default();
-                if String::from_utf8_lossy(&text).contains(own) {
+                if is_own(&String::from_utf8_lossy(&text)) {
                     let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
                     let line = String::from_utf8_lossy(&line).replace('\0', " ");
                     left.push(format!("process {pid} (`{line}`) by its {file}"));
@@ -246,7 +264,7 @@ impl Engine {
             }
         }
         let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-        left.extend(mounts.lines().filter(|l| l.contains(own) && !l.contains("e2e-own")).map(|l| format!("mount {l}")));
+        left.extend(mounts.lines().filter(|l| is_own(l) && !l.contains("e2e-own")).map(|l| format!("mount {l}")));
         // A cgroup that is empty, and that no engine of a test knows, is left over.
         for cgroup in cgroups().difference(&self.cgroups) {
             let id = cgroup.file_name().unwrap_or_default();
