@@ -304,6 +304,28 @@ fn where_nothing_is_to_be_mounted_the_namespaces_own_root_is_the_root() {
 }
 
 #[test]
+fn mounts_over_the_namespaces_own_root_are_the_containers_alone() {
+    let host = Host::new(|bundle| std::fs::create_dir(bundle.rootfs("data")).unwrap());
+    let before = table(host.pid);
+    let mut guest = host.guest("touch /data/made /made; ls -d /inner; ls /proc/1/exe; exec sleep 1000");
+    guest.config["root"]["path"] = json!("/");
+    guest.mount(json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs"}));
+    guest.leave(&["run", "-d", guest.id()]);
+    wait("its output", || guest.output() == "/inner\n/proc/1/exe\n");
+    assert_eq!(guest.exec("ls /data").ok(), "made\n");
+    // What is mounted is nobody else's, what is not is everybody's.
+    assert_eq!(host.bundle.exec("ls /data; ls /made").ok(), "/made\n");
+    assert_eq!(table(host.pid), before);
+    guest.call(&["delete", "-f", guest.id()]).ok();
+    guest.config["root"]["readonly"] = json!(true);
+    guest.config["process"]["args"] = json!(["touch", "/again"]);
+    let said = guest.run().failed();
+    assert!(said.contains("Read-only file system"), "{said}");
+    host.bundle.exec("touch /still").ok();
+    assert_eq!(table(host.pid), before);
+}
+
+#[test]
 fn a_joined_user_namespace_has_its_mount_namespace_to_join() {
     let mut host = Bundle::new("exec sleep 1000").with_user_namespace();
     host.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}));
