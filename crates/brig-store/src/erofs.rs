@@ -15,6 +15,7 @@
 //! Form: Documentation/filesystems/erofs.rst and fs/erofs/erofs_fs.h of the kernel (uncompressed, no extra device). Nobody else
 //! writes to these files: they lie in the store, and the kernel reads them only after this code has closed them.
 
+mod device;
 mod format;
 mod place;
 mod warm;
@@ -26,6 +27,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 pub(crate) use place::Image;
@@ -42,35 +44,70 @@ const DIRECT: &str = "directio";
 /// What an image is mounted from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backing {
-    /// Its file, read directly.
+    /// Its file, read directly: Linux 6.12.
     File,
     /// Its file, through the pages of the image, so that what is read is in memory twice: kernels that do not know the option
     /// for it, and file systems that cannot read directly.
     FilePages,
+    /// A loop device with the file behind it, which goes with the mount: every kernel.
+    LoopDevice,
 }
 
-/// Mounts an image from its file, read-only and detached: the mount goes with its descriptor, or is attached to a place.
+/// Mounts an image, read-only and detached: the mount goes with its descriptor, or is attached to a place.
 ///
-/// Errors: a kernel before 6.12 or without EROFS, or a file system whose files it cannot be mounted from.
+/// From its file where the kernel can, else from a loop device. Errors: a kernel without EROFS, or without either way.
 pub fn mount(path: &Path) -> io::Result<OwnedFd> {
     mount_file(open(path)?.as_fd(), true).map(|(mount, _)| mount)
+}
+
+/// Mounts an image as [`mount`] does, but in the one way that is asked for.
+pub fn mount_from(path: &Path, backing: Backing) -> io::Result<OwnedFd> {
+    let file = open(path)?;
+    match backing {
+        Backing::File | Backing::FilePages => from_file(file.as_fd(), backing == Backing::File).map(|(mount, _)| mount),
+        Backing::LoopDevice => from_loop_device(file.as_fd()),
+    }
 }
 
 fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// Mounts an image; `direct`: read directly if that can be.
+/// Mounts an image in the way that works here; `direct`: read directly if that can be.
 fn mount_file(file: BorrowedFd<'_>, direct: bool) -> io::Result<(OwnedFd, Backing)> {
+    match from_file(file, direct) {
+        Err(error) if error.raw_os_error() == Some(Errno::NOTBLK.raw_os_error()) => {
+            Ok((from_loop_device(file)?, Backing::LoopDevice))
+        }
+        result => result,
+    }
+}
+
+fn from_file(file: BorrowedFd<'_>, direct: bool) -> io::Result<(OwnedFd, Backing)> {
+    let (context, direct) = context(file, direct)?;
+    Ok((create(context.as_fd())?, if direct { Backing::File } else { Backing::FilePages }))
+}
+
+fn from_loop_device(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // From here on until the mount is there, the device lives by this descriptor.
+    let device = device::attach(file)?;
+    let (context, _) = context(device.as_fd(), false)?;
+    create(context.as_fd())
+}
+
+/// Prepares a mount; tells whether it will read directly.
+fn context(source: BorrowedFd<'_>, direct: bool) -> io::Result<(OwnedFd, bool)> {
     let context = rustix::mount::fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let context = context.as_fd();
     // By descriptor: a value may have 255 bytes, and the path is not resolved twice.
-    rustix::mount::fsconfig_set_string(context, "source", format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-    rustix::mount::fsconfig_set_flag(context, "ro")?;
-    let direct = direct && rustix::mount::fsconfig_set_flag(context, DIRECT).is_ok();
+    rustix::mount::fsconfig_set_string(context.as_fd(), "source", format!("/proc/self/fd/{}", source.as_raw_fd()))?;
+    rustix::mount::fsconfig_set_flag(context.as_fd(), "ro")?;
+    let direct = direct && rustix::mount::fsconfig_set_flag(context.as_fd(), DIRECT).is_ok();
+    Ok((context, direct))
+}
+
+fn create(context: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     rustix::mount::fsconfig_create(context)?;
-    let mount = rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-    Ok((mount, if direct { Backing::File } else { Backing::FilePages }))
+    Ok(rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }
 
 /// Tells from what images can be mounted that lie in a directory, by doing it with one that has no name; the error says why

@@ -268,27 +268,36 @@ fn overlay(config: &Config) -> Check {
 fn layers(config: &Config) -> Check {
     let name = "layers";
     let works = if privileged() { images_work(config) } else { Err("needs root to be tried".to_owned()) };
-    let missing =
-        "they need root, Linux 6.12 with CONFIG_EROFS_FS_BACKED_BY_FILE, and brig's root on a disk's file system";
-    match (config.layers, works) {
-        (LayerChoice::Always(LayerForm::Directories), Ok(_)) => {
-            check(name, Grade::Good, "directories, as asked for; EROFS images work here too", None)
+    let from = |backing| match backing {
+        Backing::File | Backing::FilePages => "mounted from their files",
+        Backing::LoopDevice => "mounted from loop devices",
+    };
+    let found = match (config.layers, works) {
+        (LayerChoice::Always(LayerForm::Directories), Ok(backing)) => {
+            format!("directories, as asked for; EROFS images work here too, {}", from(backing))
         }
         (LayerChoice::Always(LayerForm::Directories), Err(why)) => {
-            check(name, Grade::Good, format!("directories, as asked for (EROFS images: {why})"), None)
+            format!("directories, as asked for (EROFS images: {why})")
         }
-        (LayerChoice::Always(LayerForm::Erofs), Ok(_)) => check(name, Grade::Good, "EROFS images, as asked for", None),
-        (LayerChoice::Auto, Ok(Backing::File)) => check(name, Grade::Good, "EROFS images", None),
-        (LayerChoice::Auto, Ok(Backing::FilePages)) => check(
-            name,
-            Grade::Good,
-            "directories; EROFS images would be in memory twice here, and are made with `--layers erofs`",
-            None,
-        ),
+        (LayerChoice::Always(LayerForm::Erofs), Ok(backing)) => {
+            format!("EROFS images, {}, as asked for", from(backing))
+        }
+        (LayerChoice::Auto, Ok(Backing::File)) => "EROFS images, mounted from their files".to_owned(),
+        (LayerChoice::Auto, Ok(Backing::FilePages)) => {
+            "directories; EROFS images would be in memory twice here, and are made with `--layers erofs`".to_owned()
+        }
+        (LayerChoice::Auto, Ok(Backing::LoopDevice)) => {
+            "directories; EROFS images would be mounted from loop devices here, and are made with `--layers erofs`"
+                .to_owned()
+        }
         (_, Err(why)) => {
-            check(name, Grade::Limited, format!("directories, since EROFS images do not work: {why}"), Some(missing))
+            let remedy = "they need root and CONFIG_EROFS_FS; before Linux 6.12, or without \
+                          CONFIG_EROFS_FS_BACKED_BY_FILE, loop devices too";
+            let found = format!("directories, since EROFS images do not work: {why}");
+            return check(name, Grade::Limited, found, Some(remedy));
         }
-    }
+    };
+    check(name, Grade::Good, found, None)
 }
 
 fn privileged() -> bool {
@@ -298,7 +307,7 @@ fn privileged() -> bool {
 /// Makes an image in brig's root, or where that will be, and mounts it.
 fn images_work(config: &Config) -> Result<Backing, String> {
     let there = config.root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
-    brig_store::probe_erofs(there).map_err(|error| error.to_string())
+    brig_store::probe_erofs(there).map_err(|error| one_line(&error))
 }
 
 fn seccomp() -> Check {

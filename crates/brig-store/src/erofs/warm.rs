@@ -22,7 +22,9 @@ pub fn mount_warm(path: &Path) -> io::Result<(OwnedFd, bool)> {
     let written = u64::try_from(rustix::fs::fstat(&file)?.st_blocks).unwrap_or(0) * 512;
     // A kernel that cannot tell mounts directly.
     let warm = brig_sys::page_cache::cached(file.as_fd()).is_ok_and(|cached| cached >= written - written / 16);
-    super::mount_file(file.as_fd(), !warm).map(|(mount, _)| (mount, warm))
+    let (mount, backing) = super::mount_file(file.as_fd(), !warm)?;
+    // A loop device reads past the pages of the image if it can, and nothing changes that later.
+    Ok((mount, warm && backing != super::Backing::LoopDevice))
 }
 
 /// Makes a mounted image that is warm read directly from now on, and forgets the pages of its file. What containers have

@@ -1,6 +1,6 @@
 //! What the tests of the store share: a store in a directory of its own, and an image in memory as a source of blobs.
 
-#![allow(dead_code, clippy::print_stdout)] // each test program uses its part
+#![allow(dead_code)] // each test program uses its part
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -26,8 +26,7 @@ pub fn both(test: impl Fn(&Place)) {
     let images = Place::with(LayerForm::Erofs);
     match images.store.probe_erofs() {
         Ok(_) => test(&images),
-        Err(error) if kernel_is_old() => println!("skipped: layers as images: {error}"),
-        Err(error) => panic!("this kernel mounts images from files: {error}"),
+        Err(error) => panic!("this kernel mounts images: {error}"),
     }
 }
 
@@ -117,11 +116,4 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         next = error.source();
     }
     text
-}
-
-/// Tells whether the kernel is older than 6.12, which mounts EROFS from block devices only.
-fn kernel_is_old() -> bool {
-    let uname = rustix::system::uname();
-    let mut numbers = uname.release().to_str().unwrap().split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
-    (numbers.next(), numbers.next()) < (Some(6), Some(12))
 }
