@@ -181,6 +181,7 @@ fn take_layer(commit: &Commit<'_>, staging: &Path, blob: &Path, observer: &dyn O
         entries: taken.entries,
         root,
         census,
+        verity: None,
     };
     write_record(staging, &record)?;
     Ok(Layer { taken, diff_id, size, root })

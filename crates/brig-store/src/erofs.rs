@@ -18,6 +18,7 @@
 mod device;
 mod format;
 mod place;
+mod verity;
 mod warm;
 mod writer;
 
@@ -31,6 +32,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 pub(crate) use place::Image;
+pub use verity::probe as probe_verity;
 pub use warm::{cool, mount_warm};
 
 use crate::unpack::{Attributes, Place};
@@ -69,7 +71,14 @@ pub fn mount_from(path: &Path, backing: Backing) -> io::Result<OwnedFd> {
     }
 }
 
+/// Opens an image; one that is not the one that was sealed is refused.
 fn open(path: &Path) -> io::Result<OwnedFd> {
+    let file = open_unchecked(path)?;
+    verity::compare(path, file.as_fd())?;
+    Ok(file)
+}
+
+fn open_unchecked(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
 }
 

@@ -285,7 +285,7 @@ impl Store {
                     below.push(layers::open(&self.directory_of(layer))?);
                 }
             }
-            ready.push(unpacked.finish(plan, &below)?);
+            ready.push(unpacked.finish(plan, &below, self)?);
         }
         Ok(ready)
     }
@@ -315,15 +315,15 @@ impl Store {
                 below.push(layers::open(&self.layer_path(&layer.name))?);
             }
         }
-        unpacked.finish(&plan, &below).map(drop)
+        unpacked.finish(&plan, &below, self).map(drop)
     }
 }
 
 impl layer::Staged {
     /// Finishes over the layers below if need be, seals, and writes the layer's record.
-    fn finish(self, plan: &Plan, below: &Merged) -> Result<Ready> {
+    fn finish(self, plan: &Plan, below: &Merged, store: &Store) -> Result<Ready> {
         let fail = |source| Error::Layer { layer: plan.blob.digest.clone(), source };
-        let (name, record) = match self.state {
+        let (name, mut record) = match self.state {
             layer::State::Sealed(record) => (layers::alone_name(&plan.diff_id), record),
             layer::State::Open(mut unpacked) => {
                 unpacked.finish(below).map_err(fail)?;
@@ -332,6 +332,7 @@ impl layer::Staged {
                 (layers::chained_name(&plan.chain_id), record)
             }
         };
+        record.verity = store.seal_image(&self.path)?;
         layer::write_record(&self.path, &record)?;
         Ok(Ready { name, record, staged: Some(self.path) })
     }

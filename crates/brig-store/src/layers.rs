@@ -45,6 +45,8 @@ pub enum LayerChoice {
     Auto,
     /// The one that was asked for. Where images cannot be mounted, directories all the same.
     Always(LayerForm),
+    /// Images, and each is sealed by fs-verity where the file system has it.
+    Sealed,
 }
 
 impl std::fmt::Display for LayerChoice {
@@ -53,13 +55,14 @@ impl std::fmt::Display for LayerChoice {
             Self::Auto => "auto",
             Self::Always(LayerForm::Directories) => "directories",
             Self::Always(LayerForm::Erofs) => "erofs",
+            Self::Sealed => "erofs+verity",
         })
     }
 }
 
 /// A word that is no [`LayerChoice`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("layers are kept as `directories`, as `erofs`, or as `auto` finds better")]
+#[error("layers are kept as `directories`, `erofs` or `erofs+verity`, or as `auto` finds better")]
 pub struct UnknownForm;
 
 impl std::str::FromStr for LayerChoice {
@@ -70,6 +73,7 @@ impl std::str::FromStr for LayerChoice {
             "auto" => Ok(Self::Auto),
             "directories" => Ok(Self::Always(LayerForm::Directories)),
             "erofs" => Ok(Self::Always(LayerForm::Erofs)),
+            "erofs+verity" => Ok(Self::Sealed),
             _ => Err(UnknownForm),
         }
     }
@@ -88,6 +92,9 @@ pub(crate) struct Record {
     /// What must be found in the tree, where that was simple to count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) census: Option<Census>,
+    /// The fs-verity digest of the image, if that is sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) verity: Option<Digest>,
 }
 
 /// How many things a tree has.
@@ -154,7 +161,8 @@ impl Store {
     pub(crate) fn form_here(&self) -> LayerForm {
         let images = match self.layers {
             LayerChoice::Auto => self.probe_erofs().is_ok_and(|backing| backing == Backing::File),
-            LayerChoice::Always(form) => form == LayerForm::Erofs && self.probe_erofs().is_ok(),
+            LayerChoice::Always(LayerForm::Directories) => false,
+            LayerChoice::Always(LayerForm::Erofs) | LayerChoice::Sealed => self.probe_erofs().is_ok(),
         };
         if images { LayerForm::Erofs } else { LayerForm::Directories }
     }

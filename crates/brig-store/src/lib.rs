@@ -53,7 +53,7 @@ pub use collect::{AskError, AskUsers, Collected, InUse, await_collection};
 pub use commit::{Commit, Committed};
 pub use erofs::{
     Backing, cool as cool_layer, mount as mount_layer, mount_from as mount_layer_from, mount_warm as mount_layer_warm,
-    probe as probe_erofs,
+    probe as probe_erofs, probe_verity,
 };
 pub use error::{Error, Result};
 pub use export::SaveFormat;

@@ -181,7 +181,7 @@ pub fn command() -> Command {
             clap::Arg::new("layers")
                 .long("layers")
                 .value_name("FORM")
-                .value_parser(["auto", "directories", "erofs"])
+                .value_parser(["auto", "directories", "erofs", "erofs+verity"])
                 .help("How the layers of images are kept that come in from now on [default: auto, or $BRIG_LAYERS]"),
         );
     for entry in commands::TABLE {
@@ -222,7 +222,9 @@ fn config(root: Option<PathBuf>, run: Option<PathBuf>, layers: Option<LayerChoic
         match text.parse() {
             Ok(layers) => config.layers = layers,
             Err(_) if text.is_empty() => {}
-            Err(_) => warn(&format!("BRIG_LAYERS={text} is none of auto, directories and erofs, and is ignored")),
+            Err(_) => warn(&format!(
+                "BRIG_LAYERS={text} is none of auto, directories, erofs and erofs+verity, and is ignored"
+            )),
         }
     }
     // An installed brig has the small program beside it: it starts faster and stays smaller.

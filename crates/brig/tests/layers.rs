@@ -59,7 +59,7 @@ fn loop_devices(below: &Path) -> Vec<String> {
 }
 
 /// Loads an image of three layers, kept as images.
-fn load(engine: &Engine) {
+fn load(engine: &Engine, form: &str) {
     let capability = vec![1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let capable = Meta { pax: vec![("SCHILY.xattr.security.capability".into(), capability)], ..Meta::mode(0o755) };
     let holes = [("size", "1048580"), ("numblocks", "1"), ("map", "1048576,4")];
@@ -89,7 +89,7 @@ fn load(engine: &Engine) {
     let image = Image::new(&[base, files, top], Compression::Gzip, r#"{"Cmd":["sh"],"Env":["PATH=/bin"]}"#);
     let archive = engine.path("archive.tar");
     std::fs::write(&archive, image.docker_archive("app:1")).unwrap();
-    let loaded = engine.brig(&["--layers", "erofs", "load", "-i", archive.to_str().unwrap()]);
+    let loaded = engine.brig(&["--layers", form, "load", "-i", archive.to_str().unwrap()]);
     assert_eq!(loaded.status, 0, "{loaded:?}");
     let kept = |name: &str| engine.path("root/layers").join(name).join("image.erofs").is_file();
     let names = engine.names("root/layers");
@@ -108,8 +108,17 @@ const LOOK: &str = "cd /srv; ls; ls hidden; cat kept again /tmp/new; stat -c '%a
 
 #[test]
 fn containers_on_images_share_one_mount_of_each_layer() {
+    containers_on_images("erofs");
+}
+
+#[test]
+fn containers_on_images_that_are_sealed_where_they_can_be() {
+    containers_on_images("erofs+verity");
+}
+
+fn containers_on_images(form: &str) {
     let engine = engine();
-    load(&engine);
+    load(&engine, form);
     let seen = engine.brig(&["run", "--rm", "--network", "none", "app:1", "sh", "-c", LOOK]).ok();
     assert_eq!(seen, "again\ncapable\nhidden\nkept\nsuid\nholes\nkeptkeptnew4755 7\n1777 0\n700 0\nsame");
     assert_eq!(mounts(&engine).len(), 3, "they stay for the next container");
@@ -153,7 +162,7 @@ fn containers_on_images_share_one_mount_of_each_layer() {
 #[test]
 fn many_first_starts_at_once_make_one_mount() {
     let engine = engine();
-    load(&engine);
+    load(&engine, "erofs");
     let runs: Vec<_> =
         (0..8).map(|_| engine.spawn(&["run", "--rm", "--network", "none", "app:1", "cat", "/srv/kept"])).collect();
     for run in runs {
@@ -167,7 +176,7 @@ fn many_first_starts_at_once_make_one_mount() {
 #[test]
 fn an_image_may_have_layers_of_both_forms() {
     let engine = engine();
-    load(&engine);
+    load(&engine, "erofs");
     let first = Layer::new().directory("srv", 0o711).file("srv/kept", "another").finish();
     let base = busybox_layer(&["sh", "cat", "ls", "echo", "sleep", "stat", "rm", "id", "touch", "find", "wc", "true"]);
     let top = Layer::new().hard_link("linked", "srv/kept").finish();
@@ -189,7 +198,7 @@ fn a_test_that_fails_leaves_nothing_mounted() {
     let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let engine = engine();
         directory = engine.directory.path().to_owned();
-        load(&engine);
+        load(&engine, "erofs");
         engine.brig(&["run", "--rm", "--network", "none", "app:1", "true"]).ok();
         assert_eq!(mounts(&engine).len(), 3);
         std::panic::resume_unwind(Box::new("a test fails here"));
@@ -202,7 +211,7 @@ fn a_test_that_fails_leaves_nothing_mounted() {
 #[test]
 fn a_layer_that_was_just_written_is_read_from_memory_first() {
     let engine = Engine::bare();
-    load(&engine);
+    load(&engine, "erofs");
     let run = || engine.brig(&["run", "--rm", "--network", "none", "app:1", "cat", "/srv/kept"]).ok();
     let direct = || mounts(&engine).iter().filter(|mount| mount.contains("directio")).count();
     let images = || -> Vec<_> {
@@ -268,8 +277,14 @@ fn info_tells_the_form_and_nonsense_is_refused() {
         }
     };
     assert_eq!(line(&[]), by_itself);
+    // Only the place of these tests says what its disk has.
+    let told = line(&["--layers=erofs+verity"]);
+    let sealed = format!("layers: EROFS images, mounted from {from}, sealed by fs-verity, as asked for");
+    let not = format!("layers: EROFS images, mounted from {from}, not sealed: no fs-verity in ");
+    let here = std::env::var("BRIG_TEST_PLACE").is_ok_and(|place| place == "layers");
+    assert!(told == sealed || !here && told.starts_with(&not), "{told}");
     engine.brig(&["--layers", "zip", "images"]).fails(
         125,
-        "error: `zip` is not a value for `--layers`\n  because: layers are kept as `directories`, as `erofs`, or as `auto` finds better\n",
+        "error: `zip` is not a value for `--layers`\n  because: layers are kept as `directories`, `erofs` or `erofs+verity`, or as `auto` finds better\n",
     );
 }

@@ -282,6 +282,18 @@ fn layers(config: &Config) -> Check {
         (LayerChoice::Always(LayerForm::Erofs), Ok(backing)) => {
             format!("EROFS images, {}, as asked for", from(backing))
         }
+        (LayerChoice::Sealed, Ok(backing)) => match brig_store::probe_verity(existing(config)) {
+            Ok(()) => format!("EROFS images, {}, sealed by fs-verity, as asked for", from(backing)),
+            Err(why) => {
+                let remedy = "it has to be turned on, such as by `tune2fs -O verity` for ext4; the kernel needs CONFIG_FS_VERITY";
+                let found = format!(
+                    "EROFS images, {}, not sealed: no fs-verity in {}: {why}",
+                    from(backing),
+                    config.root.display()
+                );
+                return check(name, Grade::Limited, found, Some(remedy));
+            }
+        },
         (LayerChoice::Auto, Ok(Backing::File)) => "EROFS images, mounted from their files".to_owned(),
         (LayerChoice::Auto, Ok(Backing::FilePages)) => {
             "directories; EROFS images would be in memory twice here, and are made with `--layers erofs`".to_owned()
@@ -304,10 +316,14 @@ fn privileged() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Returns brig's root, or the directory in which that will be.
+fn existing(config: &Config) -> &Path {
+    config.root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"))
+}
+
 /// Makes an image in brig's root, or where that will be, and mounts it.
 fn images_work(config: &Config) -> Result<Backing, String> {
-    let there = config.root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
-    brig_store::probe_erofs(there).map_err(|error| one_line(&error))
+    brig_store::probe_erofs(existing(config)).map_err(|error| one_line(&error))
 }
 
 fn seccomp() -> Check {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use brig_spec::digest::Digest;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::compare::compare;
 use super::{Object, Problem, Report, Survey, problem};
@@ -95,6 +96,12 @@ impl Store {
             // Its blob is not what unpacks to it, whatever digest the blob has.
             Err(Error::Digest { found, .. }) => Ok(Some(format!("its blob unpacks to {found}"))),
             Err(error @ Error::Layer { .. }) => Ok(Some(format!("its blob cannot be unpacked: {error}"))),
+            // Of an image that is sealed, what is another one on the disk.
+            Err(Error::Io { action: "compare", source, .. })
+                if source.raw_os_error() == Some(Errno::IO.raw_os_error()) =>
+            {
+                Ok(Some(format!("it cannot be read: {source}")))
+            }
             result => result,
         }
     }
@@ -116,7 +123,7 @@ fn check_one(name: &str, path: &Path, survey: &Survey) -> std::result::Result<()
         return Err("its record is of another layer".to_owned());
     }
     let text = |error: std::io::Error| format!("it cannot be read: {error}");
-    let tree = layers::open(path).map_err(|error| error.to_string())?;
+    let tree = layers::open(path).map_err(|error| with_causes(&error))?;
     let Some(found) = count(&record, &tree).map_err(text)? else { return Ok(()) };
     let Some(census) = record.census else { return Ok(()) };
     let differs = |what: &str, expected: u64, found: u64| {
@@ -125,6 +132,11 @@ fn check_one(name: &str, path: &Path, survey: &Survey) -> std::result::Result<()
     differs("directories", census.directories, found.directories)?;
     differs("names", census.names, found.names)?;
     differs("bytes", census.bytes, found.bytes)
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |error| error.source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Counts what a tree has; nothing to do where nothing was counted before.

@@ -209,6 +209,7 @@ pub(super) fn record(plan: &Plan, form: LayerForm, unpacked: &Unpacked) -> Recor
         entries: unpacked.entries(),
         root,
         census: unpacked.census(),
+        verity: None,
     }
 }
 
