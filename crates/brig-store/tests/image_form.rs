@@ -5,6 +5,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -76,12 +77,28 @@ fn walk(root: &Path) -> BTreeMap<PathBuf, Seen> {
     all
 }
 
+/// Walks a layer; one that is an image shows the same tree from a loop device.
+fn walk_both(layer: &Path, root: &Path) -> BTreeMap<PathBuf, Seen> {
+    let seen = walk(root);
+    if brig_store::is_image(layer) {
+        let mount = brig_store::mount_layer_from(layer, brig_store::Backing::LoopDevice).unwrap();
+        assert!(seen == walk(Path::new(&format!("/proc/self/fd/{}", mount.as_raw_fd()))), "{}", layer.display());
+    }
+    seen
+}
+
 /// Unpacks the layers in both forms; both succeed with the same trees, or both refuse.
 fn compare(layers: &[Vec<u8>]) {
     let trees = std::cell::RefCell::new(Vec::new());
     both(|place| {
-        let walked = add_layers(&place.store, layers)
-            .map(|image| place.roots(&image).iter().map(|root| walk(root)).collect::<Vec<_>>());
+        let walked = add_layers(&place.store, layers).map(|image| {
+            image
+                .layers
+                .iter()
+                .zip(place.roots(&image))
+                .map(|(layer, root)| walk_both(layer, &root))
+                .collect::<Vec<_>>()
+        });
         trees.borrow_mut().push(walked.map_err(|error| common::chain(&error)));
     });
     let mut trees = trees.into_inner().into_iter();
@@ -247,9 +264,6 @@ fn more_than_an_image_can_address_is_refused() {
     let layer =
         (0..300).fold(Layer::new(), |layer, n| layer.entry(b'0', &format!("f{n}"), "", b"last", &meta)).finish();
     let place = Place::with(brig_store::LayerForm::Erofs);
-    if place.store.probe_erofs().is_err() {
-        return;
-    }
     let error = common::chain(&add_layers(&place.store, &[layer]).unwrap_err());
     assert!(error.contains("cannot write `f2") && error.contains("File too large"), "{error}");
     place.store.collect(&brig_store::InUse::nobody, std::time::Duration::ZERO).unwrap();
@@ -265,9 +279,6 @@ fn attributes_longer_than_a_block() {
     };
     let layer = Layer::new().entry(b'0', "f", "", b"data", &meta).entry(b'5', "d", "", b"", &meta).finish();
     let place = Place::with(brig_store::LayerForm::Erofs);
-    if place.store.probe_erofs().is_err() {
-        return;
-    }
     let image = add_layers(&place.store, &[layer]).unwrap();
     let root = place.roots(&image).remove(0);
     for name in ["f", "d"] {
