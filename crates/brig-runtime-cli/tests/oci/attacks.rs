@@ -299,3 +299,19 @@ fn hostile_configurations_are_errors() {
     assert!(!command.output().unwrap().status.success(), "a FIFO is not waited for");
     std::fs::remove_file(&fifo).unwrap();
 }
+
+/// A keyring that the caller has in its session would be in reach of whatever it starts inside.
+#[test]
+fn the_callers_keys_are_out_of_reach() {
+    if !std::path::Path::new("/proc/keys").exists() {
+        // A kernel without keyrings has none to take.
+        return;
+    }
+    brig_sys::keyring::join_session(c"brig-test-callers").unwrap();
+    let mut bundle = Bundle::new("exec sleep 1000");
+    bundle.config["linux"]["maskedPaths"] = json!([]);
+    bundle.leave(&["run", "-d", bundle.id()]);
+    // A user who is not root sees what it possesses, and nothing of root's.
+    let seen = bundle.call(&["exec", "--user", "33", bundle.id(), "cat", "/proc/keys"]).ok();
+    assert!(seen.contains(&format!("_ses.{}", bundle.id())) && !seen.contains("brig-test-callers"), "{seen}");
+}
