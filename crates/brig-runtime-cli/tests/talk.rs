@@ -6,7 +6,7 @@ mod support;
 
 use brig_monitor::client::{Connection, Event, Exited};
 use brig_monitor::plan::{ExecPlan, FORMAT, Restart};
-use brig_monitor::protocol::{HELLO_OUTPUT, HELLO_STDIN, Kind};
+use brig_monitor::protocol::{HELLO_OUTPUT, HELLO_STDIN, HELLO_WAIT, Kind};
 use brig_monitor::spawn::{Job, spawn};
 use brig_monitor::state::{Exit, State};
 use serde_json::json;
@@ -233,6 +233,62 @@ fn a_container_survives_its_monitor_and_is_taken_over() {
     assert_eq!(Exit::read(&scratch.path("c")).unwrap().code, None);
     assert!(std::fs::read_to_string(scratch.path("c/log")).unwrap().contains("the monitor was lost"));
     assert!(scratch.cgroups().is_empty());
+}
+
+#[test]
+fn a_container_is_held_for_as_long_as_somebody_holds_it() {
+    let scratch = Scratch::new();
+    let plan = scratch.plan(scratch.spec(&["sleep", "1000"]));
+    let mut main = scratch.start(&plan, 0);
+    wait_for(&mut main, "<started>");
+    assert_eq!(State::read(&scratch.path("r")).unwrap().speaks, brig_monitor::protocol::VERSION);
+    let cgroup = brig_runtime::cgroup::Cgroup::open(&plan.cgroup().unwrap()).unwrap();
+    let connect = || Connection::connect(&scratch.path("r"), HELLO_WAIT).unwrap();
+    let becomes = |frozen: bool| {
+        for _ in 0..1000 {
+            if cgroup.is_frozen() == frozen {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("frozen is not {frozen}");
+    };
+    // Let go by word, and by going; of two the last one counts.
+    let (mut first, mut second) = (connect(), connect());
+    assert!(first.pause(true).unwrap() && cgroup.is_frozen());
+    assert!(first.pause(false).unwrap() && !cgroup.is_frozen());
+    assert!(first.pause(true).unwrap() && first.pause(true).unwrap() && second.pause(true).unwrap());
+    drop(first);
+    assert!(second.pause(true).unwrap() && cgroup.is_frozen());
+    drop(second);
+    becomes(false);
+    // Paused by somebody else: not held, and not let go.
+    cgroup.freeze().unwrap();
+    let mut third = connect();
+    assert!(!third.pause(true).unwrap());
+    assert!(third.pause(false).unwrap() && cgroup.is_frozen());
+    drop(third);
+    cgroup.thaw().unwrap();
+    // A person who pauses it meanwhile has it stay so.
+    let mut fourth = connect();
+    assert!(fourth.pause(true).unwrap());
+    assert!(brig_monitor::hold::keep(&scratch.path("r")) && !brig_monitor::hold::keep(&scratch.path("r")));
+    assert!(fourth.pause(false).unwrap() && cgroup.is_frozen());
+    cgroup.thaw().unwrap();
+    // Whoever takes over from a lost monitor ends what that one held.
+    assert!(fourth.pause(true).unwrap());
+    let monitor = State::read(&scratch.path("r")).unwrap().monitor.pid;
+    let monitor = rustix::process::Pid::from_raw(monitor).unwrap();
+    rustix::process::kill_process(monitor, rustix::process::Signal::KILL).unwrap();
+    assert!(fourth.pause(true).is_err() && cgroup.is_frozen());
+    collect(&mut main);
+    let mut adopted = spawn(&program(), Job::Adopt, &scratch.path("c"), 0).unwrap();
+    wait_for(&mut adopted, "<started>");
+    assert!(!cgroup.is_frozen());
+    adopted.send(Kind::Signal, &[9]).unwrap();
+    collect(&mut adopted);
+    let left: Vec<_> = std::fs::read_dir(scratch.path("r")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("held")), "{left:?}");
 }
 
 #[test]
