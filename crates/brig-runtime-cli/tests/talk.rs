@@ -242,7 +242,7 @@ fn a_container_is_held_for_as_long_as_somebody_holds_it() {
     let mut main = scratch.start(&plan, 0);
     wait_for(&mut main, "<started>");
     assert_eq!(State::read(&scratch.path("r")).unwrap().speaks, brig_monitor::protocol::VERSION);
-    let cgroup = brig_runtime::cgroup::Cgroup::open(&plan.cgroup().unwrap()).unwrap();
+    let cgroup = brig_runtime::cgroup::Cgroup::open(plan.cgroup().unwrap()).unwrap();
     let connect = || Connection::connect(&scratch.path("r"), HELLO_WAIT).unwrap();
     let becomes = |frozen: bool| {
         for _ in 0..1000 {
