@@ -17,7 +17,9 @@ pub fn facts(container: &ContainerConfig) -> oci::Host {
         devices: devices(container),
         thermal_paths: if container.privileged { Vec::new() } else { thermal_paths() },
         kernel: kernel_version(),
-        selinux: rustix::fs::access("/sys/fs/selinux/enforce", rustix::fs::Access::EXISTS).is_ok(),
+        // One look where there is none; a kernel that waits for a policy gives no label a meaning.
+        selinux: rustix::fs::access("/sys/fs/selinux/enforce", rustix::fs::Access::EXISTS).is_ok()
+            && brig_runtime::selinux::state() == brig_runtime::selinux::State::Active,
     }
 }
 

@@ -7,13 +7,14 @@
 //! ```
 
 use std::fs::File;
-use std::io::{BufRead, Write};
+use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use brig_spec::digest::{Algorithm, Digest};
 use brig_spec::image::{Document, ImageConfig, MANIFEST_MAX, Manifest, ProcessConfig, media_type};
 use brig_spec::reference::Reference;
+use brig_sys::page_cache::begin_writing;
 use serde_json::{Value, json};
 
 use crate::archive::descriptor;
@@ -24,10 +25,13 @@ use crate::ingest::{Incoming, NewImage, write_record};
 use crate::layers::{self, Census, Record, RootRecord};
 use crate::lease::Needs;
 use crate::observe::Observer;
-use crate::pump::{Outlet, pump};
-use crate::snapshot::{self, Rules, Taken};
+use crate::pump::{Spout, pump};
+use crate::snapshot::{self, PIECE, Rules, Taken};
 use crate::stream::Ids;
 use crate::{Store, disk};
+
+/// How much of a blob is collected before the disk is asked to take it, in bytes.
+const BEGIN: u64 = 1 << 20;
 
 /// What a commit is made of, and what it says about itself.
 pub struct Commit<'a> {
@@ -158,14 +162,16 @@ fn take_layer(commit: &Commit<'_>, staging: &Path, blob: &Path, observer: &dyn O
     let (inlet, outlet) = pump(Algorithm::Sha256);
     let cancelled = || observer.cancelled();
     let rules = Rules { ids: commit.ids, skip: commit.skip, root: root.is_some(), cancelled: &cancelled };
-    let (taken, kept) = std::thread::scope(|scope| {
-        let keeper = scope.spawn(|| keep(outlet, &file));
-        let taken = snapshot::take(commit.upper, tree_fd.as_fd(), &rules, inlet.into_writer());
-        (taken, keeper.join())
+    let mut size = 0;
+    let (taken, diff_id) = std::thread::scope(|scope| {
+        let hasher = scope.spawn(|| outlet.finish());
+        let output =
+            Blob { file: BufWriter::with_capacity(PIECE, &file), hash: inlet.into_writer(), size: &mut size, begun: 0 };
+        let taken = snapshot::take(commit.upper, tree_fd.as_fd(), &rules, output);
+        (taken, hasher.join())
     });
-    // If the file could not be written, the walk only knows that nobody listens any more.
-    let (diff_id, size) = match kept {
-        Ok(kept) => kept.map_err(Error::io("write", blob.display()))?,
+    let diff_id = match diff_id {
+        Ok(diff_id) => diff_id.map_err(Error::io("write", blob.display()))?,
         Err(_) => return Err(Error::Cancelled),
     };
     let taken = match taken {
@@ -187,21 +193,33 @@ fn take_layer(commit: &Commit<'_>, staging: &Path, blob: &Path, observer: &dyn O
     Ok(Layer { taken, diff_id, size, root })
 }
 
-/// Writes what comes out of a pump to a file; returns its digest and its size.
-fn keep(mut outlet: Outlet, mut file: &File) -> std::io::Result<(Digest, u64)> {
-    let mut size = 0;
-    loop {
-        let piece = outlet.fill_buf()?;
-        if piece.is_empty() {
-            break;
+/// The file of a blob in the making: another thread hashes what is written to it, and the disk gets it meanwhile.
+struct Blob<'a> {
+    file: BufWriter<&'a File>,
+    hash: Spout,
+    /// Bytes so far.
+    size: &'a mut u64,
+    /// Up to where the kernel was asked to write.
+    begun: u64,
+}
+
+impl Write for Blob<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let length = self.hash.write(bytes)?;
+        self.file.write_all(&bytes[..length])?;
+        *self.size += length as u64;
+        if *self.size - self.begun >= BEGIN {
+            self.file.flush()?;
+            begin_writing(self.file.get_ref().as_fd(), self.begun, *self.size - self.begun);
+            self.begun = *self.size;
         }
-        file.write_all(piece)?;
-        let length = piece.len();
-        brig_sys::page_cache::begin_writing(file.as_fd(), size, length as u64);
-        size += length as u64;
-        outlet.consume(length);
+        Ok(length)
     }
-    Ok((outlet.finish()?, size))
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()?;
+        self.hash.flush()
+    }
 }
 
 fn malformed(id: &Digest, reason: &str) -> Error {

@@ -1,8 +1,8 @@
 //! Two threads for one layer: one fetches and decompresses, the other hashes and writes files.
 //!
 //! ```text
-//!   source -> sha256 -> decoder -> [1 MiB] [1 MiB] [1 MiB] -> sha256 -> tar -> files
-//!   `------- producer ---------'   at most three full       `----- consumer -----'
+//!   source -> sha256 -> decoder -> [256 K] [256 K] [256 K] -> sha256 -> tar -> files
+//!   `------- producer ---------'   at most six full       `----- consumer -----'
 //!                                <- empty buffers come back
 //! ```
 //!
@@ -16,9 +16,9 @@ use brig_spec::digest::{Algorithm, Digest};
 use crate::hash::Hasher;
 
 /// The size of one buffer in bytes.
-const BUFFER: usize = 1 << 20;
+const BUFFER: usize = 256 << 10;
 /// The most full buffers between the two threads.
-const QUEUE: usize = 3;
+const QUEUE: usize = 6;
 
 /// The producer's end.
 pub(crate) struct Inlet {

@@ -30,8 +30,8 @@ use crate::unpack::{Attributes, is_opaque, make_opaque};
 const DEPTH_MAX: usize = 512;
 /// The most pieces of a file that is written with its holes.
 const PIECES_MAX: usize = 4096;
-/// The most that is read of a file at a time, in bytes.
-const PIECE: usize = 1 << 20;
+/// The most that is read of a file at a time, in bytes. Few enough that the memory for it costs little to get.
+pub(crate) const PIECE: usize = 256 << 10;
 /// What a layer's tar puts before the name of what it deletes.
 const WHITEOUT: &[u8] = b".wh.";
 /// The entry that makes a directory opaque.

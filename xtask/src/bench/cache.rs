@@ -30,11 +30,10 @@ pub fn run(place: &Place, count: usize) -> Result<()> {
             return Ok(());
         }
     }
-    let image = Image::new(
-        &[pull::some_files(40_000_000)?, busybox_layer(&["sh", "find", "cat", "sleep", "true"])],
-        Compression::Gzip,
-        r#"{"Env":["PATH=/bin"]}"#,
-    );
+    let mut layers = pull::layers()?;
+    layers.push(busybox_layer(&["sh", "find", "cat", "sleep", "true"]));
+    let image = Image::new(&layers, Compression::Gzip, r#"{"Env":["PATH=/bin"]}"#);
+    drop(layers);
     let registry = Registry::start();
     registry.push(&image, "bench/cache", "latest");
     let name = format!("{}/bench/cache:latest", registry.host());

@@ -132,10 +132,15 @@ pub fn run(engines: &Engines, place: &Place, count: usize) -> Result<()> {
     Ok(())
 }
 
+/// The layers of the image, uncompressed.
+pub fn layers() -> Result<Vec<Vec<u8>>> {
+    layers_of(LAYER_BYTES, LAYERS)
+}
+
 /// The image, and how large it is, in words.
 pub fn image() -> Result<(Image, String)> {
     eprintln!("making an image of this machine's files");
-    let layers = layers_of(LAYER_BYTES, LAYERS)?;
+    let layers = layers()?;
     let image = Image::new(&layers, Compression::Gzip, "{}");
     let mb = |layers: &[Vec<u8>]| layers.iter().map(Vec::len).sum::<usize>() / 1_000_000;
     let sizes = format!("{} MB ({} MB as {LAYERS} gzip layers)", mb(&layers), mb(&image.layers));
