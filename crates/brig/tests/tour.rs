@@ -60,4 +60,5 @@ fn every_line_of_the_readme_works() {
     assert!(std::fs::read_to_string(directory.path().join("hosts-of-study")).unwrap().contains("localhost"));
     let left = shell("brig ps -aq");
     assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+    assert!(shell("brig image unmount --all").status.success());
 }

@@ -135,5 +135,7 @@ impl Drop for Sandbox {
         for id in ids.lines() {
             let _ = self.try_run(&["rm", "-f", "-v", id]);
         }
+        // Layers stay mounted for the next container.
+        let _ = self.try_run(&["image", "unmount", "--all"]);
     }
 }
