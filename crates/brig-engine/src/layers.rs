@@ -7,8 +7,9 @@
 //!
 //! Each mount of an image is a file system of its own with a page cache of its own; so there is one, and every overlay that
 //! has it as a lower layer reads through the same pages. A start makes the mount where it is missing: the first one, and the
-//! first one after a reboot. [`sweep`] takes back what no layer on disk needs any more, [`unmount_all`] everything. The lock `<run>/mnt.lock` is held
-//! over every change, so that two starts make one mount, and a sweep takes away none that is just being made.
+//! first one after a reboot. [`sweep`] takes back what no layer on disk needs any more, [`unmount_unused`] what no container
+//! runs on. The lock `<run>/mnt.lock` is held over every change, so that two starts make one mount, and a sweep takes away none
+//! that is just being made.
 
 mod warm;
 
@@ -21,6 +22,7 @@ use brig_sys::mounts::{Attributes, set_attributes};
 use rustix::fs::{AtFlags, CWD, FlockOperation, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -58,7 +60,7 @@ fn place(config: &Config, layer: &Path) -> Result<PathBuf> {
         Error::io(format!("cannot mount the layer {}", layer.display()), error)
             .hint("`brig doctor` tells whether this machine mounts layers that are images; otherwise remove the image, and pull it with `--layers directories`")
     };
-    let name = layer.parent().and_then(Path::file_name).ok_or_else(|| failed(Errno::INVAL.into()))?;
+    let name = name(layer).ok_or_else(|| failed(Errno::INVAL.into()))?;
     let mnt = config.run.join("mnt");
     let target = mnt.join("layers").join(name);
     if is_mounted(&target) {
@@ -86,9 +88,18 @@ pub fn sweep(config: &Config) -> Result<()> {
     unmount_if(config, |name| !config.root.join("layers").join(name).exists())
 }
 
-/// Unmounts all layers. Containers that run keep what they have; the next start mounts its layers anew.
-pub fn unmount_all(config: &Config) -> Result<()> {
-    unmount_if(config, |_| true)
+/// Unmounts all layers but those of containers that run: their monitors start them again from the same place.
+pub fn unmount_unused(config: &Config) -> Result<()> {
+    let listing = crate::containers::list(config)?;
+    let active = listing.entries.iter().filter(|entry| entry.status.is_active() || entry.status.monitor_pid != 0);
+    let used: HashSet<&OsStr> =
+        active.flat_map(|entry| entry.record.image.layers.iter().filter_map(|l| name(l))).collect();
+    unmount_if(config, |name| !used.contains(name))
+}
+
+/// The name of a layer's directory.
+fn name(layer: &Path) -> Option<&OsStr> {
+    layer.parent().and_then(Path::file_name)
 }
 
 fn unmount_if(config: &Config, goes: impl Fn(&OsStr) -> bool) -> Result<()> {

@@ -247,6 +247,9 @@ fn a_layer_that_was_just_written_is_read_from_memory_first() {
     assert!(cached() < before / 2, "{} of {before}", cached());
     assert_eq!(engine.brig(&["exec", "reader", "cat", "/srv/kept"]).ok(), "kept");
     assert_eq!(engine.inspect("reader", "{{.State.Status}}"), "running");
+    // What a container runs on stays mounted for its next start.
+    engine.brig(&["image", "unmount", "--all"]).ok();
+    assert_eq!(mounts(&engine).len(), 3);
     engine.brig(&["rm", "-f", "reader"]).ok();
 
     // What is not in memory is read directly at once.

@@ -36,7 +36,7 @@ struct UnmountFlags {
     /// The images
     #[arg(value_name = "IMAGE", required_unless_present = "all")]
     images: Vec<String>,
-    /// All that are mounted, and the layers that stay mounted for the next container
+    /// All that are mounted, and the layers that no container runs on
     #[arg(short, long, conflicts_with = "images")]
     all: bool,
 }
@@ -53,7 +53,7 @@ pub const UNMOUNT: Entry = Entry::new(
             Ok(())
         });
         if flags.all {
-            layers::unmount_all(&context.config)?;
+            layers::unmount_unused(&context.config)?;
         }
         outcome
     },
