@@ -7,7 +7,7 @@
 //!
 //! What came out is looked at each time: the archive's list, and one file in the image that was made.
 
-use super::measure::{Peer, Series, peak, plain, rounds};
+use super::measure::{PEAK_MAX, Peer, Series, peak, plain, rounds};
 use super::peers::{Engines, words};
 use super::place::Place;
 use super::pull::{self, Form};
@@ -16,8 +16,6 @@ use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use testkit::registry::Registry;
 
-/// The most memory that one process may hold, in MiB.
-const PEAK_MAX: f64 = 64.0;
 /// The name of the image in every storage.
 const IMAGE: &str = "localhost/bench/archived:latest";
 /// What is imported is called so.

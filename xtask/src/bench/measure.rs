@@ -1,6 +1,7 @@
 //! One timed command, and many of them in turn.
 
 use super::place::Place;
+use super::table::Target;
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{UsageWho, getrusage};
 use rustix::process::{WaitId, WaitIdOptions};
@@ -11,6 +12,9 @@ use std::time::{Duration, Instant};
 
 /// The longest that anything of a command may stay after it returned.
 const LEFT_MAX: Duration = Duration::from_secs(30);
+
+/// The most memory that one process of brig may hold, in MiB, however large an image is.
+pub const PEAK_MAX: f64 = 64.0;
 
 /// How much of an output that was not expected is shown, in characters.
 const SHOWN_MAX: usize = 500;
@@ -289,9 +293,15 @@ pub fn peak(place: &Place, peer: &Peer) -> Result<f64> {
 /// Prints the peak of each whose processes do the work themselves.
 pub fn print_peaks(place: &Place, peers: &[Peer]) -> Result<()> {
     println!("{:34} {:>9}", "peak memory of one process", "MiB");
+    let mut targets = Vec::new();
     for peer in peers.iter().filter(|peer| peer.counts_cpu) {
-        println!("{:34} {:>9.1}", peer.name, peak(place, peer)?);
+        let held = peak(place, peer)?;
+        println!("{:34} {held:>9.1}", peer.name);
+        if peer.name.starts_with("brig") {
+            targets.push(Target::at_most(&format!("peak memory of {}, MiB", peer.name), held, PEAK_MAX));
+        }
     }
+    targets.iter().for_each(Target::print);
     Ok(())
 }
 
