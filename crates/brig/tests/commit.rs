@@ -224,6 +224,46 @@ fn a_paused_container_stays_paused_and_an_unpaused_one_writes_on() {
     engine.brig(&["unpause", "busy"]).ok();
 }
 
+/// A disk of its own over brig's root, gone with the value.
+struct Disk(String);
+
+impl Disk {
+    fn new(engine: &Engine, kind: &str) -> Self {
+        let (file, root) = (engine.text("disk"), engine.text("root"));
+        sh(&format!("truncate -s 300M {file} && mkfs.{kind} -q {file} && mount -t {kind} -o loop {file} {root}"));
+        Self(root)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        sh(&format!("umount {}", self.0));
+    }
+}
+
+#[test]
+fn a_commit_shares_the_blocks_of_files_where_the_file_system_can() {
+    let engine = Engine::bare();
+    let disk = Disk::new(&engine, "btrfs");
+    engine.import();
+    let script = "head -c 8000000 /dev/urandom > /big; echo small > /small; sync";
+    engine.brig(&["run", "--name", "web", "--network", "none", "busybox", "sh", "-c", script]).ok();
+    engine.brig(&["commit", "web", "made"]).ok();
+    let layer = engine.brig(&["image", "inspect", "-f", "{{index .GraphDriver.Data.Layers 1}}", "made"]).ok();
+    let id = engine.inspect("web", "{{.Id}}");
+    let written = engine.text(&format!("root/containers/{id}/upper/big"));
+    let extents = sh(&format!("filefrag -v {layer}/big"));
+    assert!(extents.contains("shared"), "{extents}");
+    // It is a copy all the same: what the container writes later is not in the layer.
+    let before = sh(&format!("sha256sum < {layer}/big"));
+    assert_eq!(sh(&format!("sha256sum < {written}")), before);
+    sh(&format!("printf changed | dd of={written} bs=4096 seek=3 conv=notrunc 2>/dev/null"));
+    assert_eq!(sh(&format!("sha256sum < {layer}/big")), before);
+    assert_eq!(engine.sh_of("made", &[], "sha256sum < /big; cat /small").trim(), format!("{}\nsmall", before.trim()));
+    engine.clear();
+    drop(disk);
+}
+
 trait Run {
     fn sh_of(&self, image: &str, flags: &[&str], script: &str) -> String;
 }
