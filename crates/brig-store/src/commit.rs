@@ -14,9 +14,9 @@ use std::path::Path;
 use brig_spec::digest::{Algorithm, Digest};
 use brig_spec::image::{Document, ImageConfig, MANIFEST_MAX, Manifest, ProcessConfig, media_type};
 use brig_spec::reference::Reference;
-use brig_sys::page_cache::begin_writing;
 use serde_json::{Value, json};
 
+use crate::ahead::Ahead;
 use crate::archive::descriptor;
 use crate::error::{Error, Result};
 use crate::hash;
@@ -29,9 +29,6 @@ use crate::pump::{Spout, pump};
 use crate::snapshot::{self, PIECE, Rules, Taken};
 use crate::stream::Ids;
 use crate::{Store, disk};
-
-/// How much of a blob is collected before the disk is asked to take it, in bytes.
-const BEGIN: u64 = 1 << 20;
 
 /// What a commit is made of, and what it says about itself.
 pub struct Commit<'a> {
@@ -165,8 +162,12 @@ fn take_layer(commit: &Commit<'_>, staging: &Path, blob: &Path, observer: &dyn O
     let mut size = 0;
     let (taken, diff_id) = std::thread::scope(|scope| {
         let hasher = scope.spawn(|| outlet.finish());
-        let output =
-            Blob { file: BufWriter::with_capacity(PIECE, &file), hash: inlet.into_writer(), size: &mut size, begun: 0 };
+        let output = Blob {
+            file: BufWriter::with_capacity(PIECE, &file),
+            hash: inlet.into_writer(),
+            size: &mut size,
+            ahead: Ahead::from(0),
+        };
         let taken = snapshot::take(commit.upper, tree_fd.as_fd(), &rules, output);
         (taken, hasher.join())
     });
@@ -199,8 +200,7 @@ struct Blob<'a> {
     hash: Spout,
     /// Bytes so far.
     size: &'a mut u64,
-    /// Up to where the kernel was asked to write.
-    begun: u64,
+    ahead: Ahead,
 }
 
 impl Write for Blob<'_> {
@@ -208,11 +208,8 @@ impl Write for Blob<'_> {
         let length = self.hash.write(bytes)?;
         self.file.write_all(&bytes[..length])?;
         *self.size += length as u64;
-        if *self.size - self.begun >= BEGIN {
-            self.file.flush()?;
-            begin_writing(self.file.get_ref().as_fd(), self.begun, *self.size - self.begun);
-            self.begun = *self.size;
-        }
+        // What is still in the buffer comes with the next piece.
+        self.ahead.reached(*self.file.get_ref(), *self.size - self.file.buffer().len() as u64);
         Ok(length)
     }
 

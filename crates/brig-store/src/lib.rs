@@ -17,6 +17,7 @@
 //! layers, write the record, point the names. A crash between any two of these leaves content that no record names, which
 //! [`Store::collect`] removes, and never a record without its content.
 
+mod ahead;
 mod archive;
 mod blobs;
 mod check;

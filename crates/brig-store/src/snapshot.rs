@@ -22,6 +22,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
+use crate::ahead::Ahead;
 use crate::stream::{Ids, Part, append, names, records_of};
 use crate::tarball::{Fault, lossy};
 use crate::unpack::{Attributes, is_opaque, make_opaque};
@@ -226,7 +227,7 @@ impl<W: Write> Walk<'_, W> {
         } else {
             // What grows meanwhile is cut, and what shrinks is filled up: the header has told the size already.
             let data = At { file: &source, at: 0 }.chain(std::io::repeat(0)).take(size);
-            let data = Tee { data, copy: (!shared).then_some(&copy), at: 0 };
+            let data = Tee::new(data, (!shared).then_some(&copy), 0);
             let room = usize::try_from(size).map_or(PIECE, |size| size.clamp(512, PIECE));
             self.write_with(&part, size, std::io::BufReader::with_capacity(room, data))?;
             self.taken.bytes += size;
@@ -264,7 +265,7 @@ impl<W: Write> Walk<'_, W> {
         let mut data: Box<dyn Read> = Box::new(std::io::Cursor::new(map));
         for (offset, length) in pieces {
             let piece = At { file: source, at: *offset }.chain(std::io::repeat(0)).take(*length);
-            data = Box::new(data.chain(Tee { data: piece, copy: (!shared).then_some(copy), at: *offset }));
+            data = Box::new(data.chain(Tee::new(piece, (!shared).then_some(copy), *offset)));
         }
         let placed = Part { xattrs: &xattrs, path: b"GNUSparseFile.0/file", ..*part };
         self.write_with(&placed, total, data)?;
@@ -398,6 +399,13 @@ struct Tee<'a, R> {
     data: R,
     copy: Option<&'a OwnedFd>,
     at: u64,
+    ahead: Ahead,
+}
+
+impl<'a, R> Tee<'a, R> {
+    fn new(data: R, copy: Option<&'a OwnedFd>, at: u64) -> Self {
+        Self { data, copy, at, ahead: Ahead::from(at) }
+    }
 }
 
 impl<R: Read> Read for Tee<'_, R> {
@@ -408,7 +416,7 @@ impl<R: Read> Read for Tee<'_, R> {
             while done < length {
                 done += rustix::io::pwrite(copy, &buffer[done..length], self.at + done as u64)?;
             }
-            brig_sys::page_cache::begin_writing(copy.as_fd(), self.at, length as u64);
+            self.ahead.reached(copy, self.at + length as u64);
         }
         self.at += length as u64;
         Ok(length)

@@ -5,6 +5,7 @@ use std::fs::File;
 use rustix::io::Errno;
 
 use super::format::{self, BLOCK, INODE, Inode, Layout, ROOT_AT, SLOT};
+use crate::ahead::Ahead;
 
 /// How many blocks are taken for inodes at a time.
 const CHUNK: u64 = 16;
@@ -20,6 +21,7 @@ pub(super) struct Writer {
     /// Bytes of the chunk that are taken.
     used: usize,
     inodes: u32,
+    ahead: Ahead,
 }
 
 /// A place for an inode and what follows it.
@@ -39,12 +41,14 @@ impl Spot {
 impl Writer {
     /// Takes an empty file. Block 0 is the superblock's, which is written last.
     pub(super) fn new(file: File) -> Self {
-        Self { file, next: 1, chunk: Vec::new(), chunk_at: 0, used: 0, inodes: 0 }
+        Self { file, next: 1, chunk: Vec::new(), chunk_at: 0, used: 0, inodes: 0, ahead: Ahead::from(0) }
     }
 
     /// Takes blocks one behind the other; returns the first. Errors: `EFBIG`, the image would have too many.
     pub(super) fn take_blocks(&mut self, count: u64) -> Result<u32, Errno> {
         let first = u32::try_from(self.next).map_err(|_| Errno::FBIG)?;
+        // What was taken before is written by now, but for the chunk.
+        self.ahead.reached(&self.file, self.next * BLOCK as u64);
         let end = self.next.checked_add(count).filter(|end| *end < u64::from(u32::MAX)).ok_or(Errno::FBIG)?;
         self.next = end;
         Ok(first)

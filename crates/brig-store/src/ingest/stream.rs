@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use brig_spec::image::Descriptor;
 
+use crate::ahead::Ahead;
 use crate::error::{Error, Result};
 use crate::hash::Hasher;
 use crate::observe::{Observer, Progress};
@@ -24,6 +25,7 @@ pub(super) struct BlobStream<'a> {
     part: File,
     /// Bytes of the partial file that are still to be read.
     kept: u64,
+    ahead: Ahead,
     opened: Option<Box<dyn Read + Send + 'a>>,
     hash: Hasher,
     done: u64,
@@ -54,6 +56,7 @@ impl<'a> BlobStream<'a> {
             stop,
             part,
             kept,
+            ahead: Ahead::from(kept),
             opened: None,
             hash: Hasher::new(blob.digest.algorithm()),
             done: 0,
@@ -156,6 +159,7 @@ impl<'a> BlobStream<'a> {
         self.part
             .write_all(&buffer[..length])
             .map_err(|error| self.fail(Error::io("write", "a partial download")(error)))?;
+        self.ahead.reached(&self.part, self.done + length as u64);
         Ok(length)
     }
 }

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::attributes::{self, Attributes};
 use super::place::{Data, Extent, Place, Special};
 use super::{Fault, join};
+use crate::ahead::Ahead;
 use crate::disk;
 
 /// The most directories that are held open.
@@ -167,7 +168,7 @@ pub(crate) fn write_data(fd: &OwnedFd, path: &[u8], extent: Extent<'_>, data: &m
 
 /// Writes the data as it comes; returns the number of bytes.
 fn write_all(fd: &OwnedFd, path: &[u8], data: &mut dyn Data) -> Result<u64, Fault> {
-    let mut written = 0;
+    let (mut written, mut ahead) = (0, Ahead::from(0));
     loop {
         let piece = data.piece()?;
         if piece.is_empty() {
@@ -179,6 +180,7 @@ fn write_all(fd: &OwnedFd, path: &[u8], data: &mut dyn Data) -> Result<u64, Faul
         };
         data.take(length);
         written += length as u64;
+        ahead.reached(fd, written);
     }
 }
 
