@@ -16,6 +16,7 @@
 pub mod artifact;
 mod auth;
 mod blob;
+mod body;
 mod bundle;
 mod client;
 mod config_file;

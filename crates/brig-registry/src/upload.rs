@@ -13,28 +13,22 @@
 //! neither the size of a blob nor a slow registry costs memory.
 
 use std::io::{self, Read};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use brig_spec::digest::Digest;
 use brig_spec::image::Descriptor;
 use brig_spec::reference::Reference;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, LOCATION};
 use reqwest::{Method, Response, StatusCode, Url};
 use sha2::Digest as _;
-use tokio::sync::mpsc;
 
+use crate::body::{self, Memory};
 use crate::client::Client;
 use crate::error::Error;
 use crate::hosts::{Action, Endpoint, endpoints};
 use crate::http::{Request, Target, bad};
 
-/// The size of one piece in the queue, in bytes.
-const PIECE: usize = 256 << 10;
-/// How many pieces the queue has.
-const PIECES: usize = 4;
 /// How many times the usual wait a registry may take to make a blob of what it has received.
 const COMMIT_PATIENCE: u32 = 10;
 /// What every blob is sent as.
@@ -293,11 +287,12 @@ impl<'a> Upload<'a> {
         }
         let scopes = push(self.reference, String::new()).scopes(&self.endpoint);
         let known = http.tokens.known(&self.endpoint.address, &scopes);
-        let (sender, receiver) = mpsc::channel(PIECES);
+        let (sender, body) = body::piped(length);
+        let memory = Memory::new();
         let mut builder = http
             .builder(&self.endpoint, method, &url, host, known.as_ref())?
             .header(CONTENT_TYPE, OCTETS)
-            .body(reqwest::Body::wrap(Piped { receiver, left: length }));
+            .body(reqwest::Body::wrap(body));
         if !last {
             let range = format!("{}-{}", self.offset, self.offset + length - 1);
             builder = builder.header(CONTENT_RANGE, range);
@@ -306,7 +301,7 @@ impl<'a> Upload<'a> {
         let mut sent = 0;
         let silent = |after| Error::Silent { host: host.to_owned(), after };
         while sent < length && !request.is_finished() {
-            let piece = match next_piece(reader, length - sent) {
+            let piece = match memory.next_piece(reader, length - sent) {
                 Ok(piece) => piece,
                 Err(source) => {
                     request.abort();
@@ -350,58 +345,6 @@ fn arrived(headers: &HeaderMap) -> Option<u64> {
     let range = range.strip_prefix("bytes=").unwrap_or(range);
     let last: u64 = range.strip_prefix("0-")?.parse().ok()?;
     (last > 0).then(|| last.saturating_add(1))
-}
-
-/// Reads the next piece, of at most so many bytes; less than there should be is an error.
-fn next_piece(reader: &mut dyn Read, left: u64) -> io::Result<Bytes> {
-    let most = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE);
-    let mut piece = BytesMut::zeroed(most);
-    let mut filled = 0;
-    while filled < most {
-        match reader.read(&mut piece[filled..]) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(piece.freeze())
-}
-
-/// The body of a request, out of the queue.
-struct Piped {
-    receiver: mpsc::Receiver<Bytes>,
-    left: u64,
-}
-
-impl http_body::Body for Piped {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
-        if self.left == 0 {
-            return Poll::Ready(None);
-        }
-        match self.receiver.poll_recv(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Some(piece)) => {
-                self.left = self.left.saturating_sub(piece.len() as u64);
-                Poll::Ready(Some(Ok(http_body::Frame::data(piece))))
-            }
-            Poll::Ready(None) => Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left == 0
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        http_body::SizeHint::with_exact(self.left)
-    }
 }
 
 #[cfg(test)]
