@@ -19,6 +19,7 @@
 //! | `attach` | the use cases: attach, adopt, detach, remove a bridge |
 //! | `publish` | the bound sockets that reserve published ports |
 //! | `bridge`, `link`, `namespace`, `sysctl` | the kernel's network objects, by rtnetlink and /proc/sys |
+//! | `inside` | what is set up in the container's namespace, and why not by netlink |
 //! | `device` | a device of the machine that a container gets for itself |
 //! | `firewall`, `foreign` | the rules of the table `inet brig`; what other tables drop |
 //! | `conntrack` | old UDP flows that rules no longer match |
@@ -33,6 +34,7 @@ mod device;
 mod error;
 mod firewall;
 mod foreign;
+mod inside;
 mod link;
 mod message;
 mod namespace;

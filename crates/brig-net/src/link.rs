@@ -1,6 +1,6 @@
-//! Links, addresses and routes: the rtnetlink messages, one function each. See rtnetlink(7).
+//! Links and addresses: the rtnetlink messages, one function each. See rtnetlink(7).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
@@ -14,7 +14,6 @@ const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const SET_LINK: u16 = 19;
 const NEW_ADDRESS: u16 = 20;
-const NEW_ROUTE: u16 = 24;
 
 const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
@@ -189,20 +188,4 @@ pub(crate) fn address6(batch: &mut Batch, index: u32, address: Ipv6Addr, prefix:
 fn address_header(family: u8, prefix: u8, flags: u8, index: u32) -> [u8; 8] {
     let [a, b, c, d] = index.to_ne_bytes();
     [family, prefix, flags, 0, a, b, c, d]
-}
-
-/// Sets the default route.
-pub(crate) fn default_route(batch: &mut Batch, index: u32, gateway: IpAddr, flags: u16) {
-    const TABLE_MAIN: u8 = 254;
-    const PROTOCOL_STATIC: u8 = 4;
-    const UNICAST: u8 = 1;
-    let family = if gateway.is_ipv4() { AF_INET } else { AF_INET6 };
-    let header = [family, 0, 0, 0, TABLE_MAIN, PROTOCOL_STATIC, 0, UNICAST, 0, 0, 0, 0];
-    batch.message(NEW_ROUTE, flags | CREATE | EXCL, &header, |batch| {
-        match gateway {
-            IpAddr::V4(address) => batch.attribute(5, &address.octets()),
-            IpAddr::V6(address) => batch.attribute(5, &address.octets()),
-        }
-        batch.number(4, index);
-    });
 }

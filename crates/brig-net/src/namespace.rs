@@ -1,7 +1,7 @@
 //! Doors into a container's network namespace.
 //!
-//! A netlink socket belongs to the namespace in which it was opened, for good. So the thread steps in, opens the socket
-//! (and writes what only /proc/sys offers), steps back out, and goes on talking to it from outside.
+//! A socket belongs to the namespace in which it was opened, for good. So the thread steps in, opens the socket (and
+//! writes what only /proc/sys offers), steps back out, and goes on talking to it from outside.
 //!
 //! The step changes the calling thread alone. Callers that have other threads are not disturbed; callers that share
 //! this thread with other work see their own namespace again when the call returns.
@@ -12,9 +12,6 @@ use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::error::{Error, Result};
-use crate::link;
-use crate::message::ACK;
-use crate::netlink::Socket;
 
 /// Runs `work` inside the network namespace and returns to the former one.
 pub(crate) fn inside<T>(netns: BorrowedFd<'_>, work: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -38,8 +35,8 @@ pub(crate) fn current() -> std::result::Result<OwnedFd, Errno> {
 ///
 /// The calling thread steps into the namespace and back.
 pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<()> {
-    let mut socket = inside(netns, || Socket::route().map_err(|errno| Error::kernel("open", "rtnetlink", errno)))?;
-    let mut batch = socket.batch();
-    link::up(&mut batch, link::LOOPBACK, ACK);
-    socket.expect(&batch).map_err(|errno| Error::kernel("bring up", "lo", errno))
+    inside(netns, || {
+        brig_sys::interface::loopback_up()
+            .map_err(|error| Error::kernel("bring up", "lo", Errno::from_io_error(&error).unwrap_or(Errno::IO)))
+    })
 }
