@@ -49,7 +49,7 @@ cargo xtask bench [--count N] [--pulls N] [--only CASE[,CASE]] [--cold] [--keep]
 
 Needs root. Peers that are measured when they are installed: runc, crun, podman, docker (with a dockerd that answers; DOCKER_HOST).
 On cgroup v1 the kernel makes a start after a pause wait some 10 ms, whoever starts; a start that follows another closely
-does not wait. Without --cold, a container of the kernel alone runs, unmeasured, right before each measured command.
+does not wait. Without --cold, the kernel alone moves a process between such groups right before each measured command.
 ";
 
 /// What the command line asks for.

@@ -107,7 +107,7 @@ impl Engines {
         let mut unfiltered = spec.clone();
         unfiltered["linux"]["seccomp"] = Value::Null;
         recipe::write_bundle(place, &unfiltered, "unfiltered")?;
-        for kind in [Kind::Overlay, Kind::Plain, Kind::Unfiltered] {
+        for kind in [Kind::Overlay, Kind::Plain, Kind::Unfiltered, Kind::Warm] {
             recipe::write(place, &spec, kind)?;
         }
         for directory in recipe::parents()? {
@@ -132,7 +132,7 @@ impl Engines {
 
     /// What runs right before each measured command, so that the kernel is in the same state for all.
     pub fn warm(place: &Place) -> Peer {
-        bare(place, "warm", Kind::Unfiltered)
+        bare(place, "warm", Kind::Warm)
     }
 
     /// Without a network: the kernel alone, runtimes, engines.

@@ -46,6 +46,9 @@ pub enum Kind {
     Plain,
     /// A plain directory and no filter, as `runc spec` writes it.
     Unfiltered,
+    /// The moves between cgroups alone. A network namespace would be taken down, by one worker of the kernel for all, at
+    /// the same time as whatever is measured next.
+    Warm,
 }
 
 impl Kind {
@@ -55,6 +58,7 @@ impl Kind {
             Self::Overlay => "overlay.recipe",
             Self::Plain => "plain.recipe",
             Self::Unfiltered => "unfiltered.recipe",
+            Self::Warm => "warm.recipe",
         }
     }
 }
@@ -97,11 +101,17 @@ pub fn write(place: &Place, spec: &Value, kind: Kind) -> Result<()> {
 
 /// Writes it for a cgroup of that name, to that file.
 pub fn write_as(place: &Place, spec: &Value, kind: Kind, group: &str, file: &str) -> Result<()> {
+    let (hierarchies, pure_v2) = hierarchies()?;
+    let mut out = String::new();
+    if kind == Kind::Warm {
+        parent(&mut out, spec, &hierarchies, pure_v2, group, flags::NEWNS)?;
+        writeln!(out, "moved\t0\nexec\t{}\t{STATUS}", place.text("rootfs/bin/noop"))?;
+        std::fs::write(place.path(file), out)?;
+        return Ok(());
+    }
     if kind != Kind::Unfiltered {
         write_filter(place, spec)?;
     }
-    let (hierarchies, pure_v2) = hierarchies()?;
-    let mut out = String::new();
     let (root, work) = (place.text("rootfs"), place.text("bare"));
     let overlay = kind == Kind::Overlay;
     if overlay {
@@ -109,7 +119,8 @@ pub fn write_as(place: &Place, spec: &Value, kind: Kind, group: &str, file: &str
             writeln!(out, "directory\t{work}{directory}")?;
         }
     }
-    parent(&mut out, spec, &hierarchies, pure_v2, group)?;
+    let namespaces = flags::NEWNS | flags::NEWUTS | flags::NEWIPC | flags::NEWPID | flags::NEWNET;
+    parent(&mut out, spec, &hierarchies, pure_v2, group, namespaces)?;
     let root = if overlay {
         let data = format!(
             "lowerdir={root},upperdir={work}/upper,workdir={work}/work,redirect_dir=nofollow,metacopy=off,index=off,xino=off"
@@ -149,8 +160,15 @@ fn list(value: &Value) -> impl Iterator<Item = &str> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
-fn parent(out: &mut String, spec: &Value, hierarchies: &[PathBuf], pure_v2: bool, group: &str) -> Result<()> {
-    let mut new = flags::NEWNS | flags::NEWUTS | flags::NEWIPC | flags::NEWPID | flags::NEWNET;
+fn parent(
+    out: &mut String,
+    spec: &Value,
+    hierarchies: &[PathBuf],
+    pure_v2: bool,
+    group: &str,
+    namespaces: u64,
+) -> Result<()> {
+    let mut new = namespaces;
     for hierarchy in hierarchies {
         let group = hierarchy.join(CGROUP).join(group);
         let shown = group.display();

@@ -123,10 +123,23 @@ fn write_bundle(place: &Place, spec: &Value, id: &str) -> Result<()> {
 fn bare(place: &Place, spec: &Value, group: &str) -> Result<Peer> {
     let file = if group == "bare" { "runtime.recipe".to_owned() } else { format!("oci/{group}.recipe") };
     recipe::write_as(place, spec, Kind::Unfiltered, group, &file)?;
-    let command = words(&[&[&place.text("bench-bare"), &place.text(&file)]]);
+    Ok(recipe_of(place, &file))
+}
+
+/// What runs right before each measured command, so that the kernel is in the same state for all.
+fn warm(place: &Place, spec: &Value) -> Result<Peer> {
+    let file = Kind::Warm.file();
+    recipe::write_as(place, spec, Kind::Warm, "warm", file)?;
+    let mut peer = recipe_of(place, file);
+    peer.output = None;
+    Ok(peer)
+}
+
+fn recipe_of(place: &Place, file: &str) -> Peer {
+    let command = words(&[&[&place.text("bench-bare"), &place.text(file)]]);
     let mut peer = Peer::new("the kernel alone", command, status());
     peer.output = Some(SAID);
-    Ok(peer)
+    peer
 }
 
 /// Measures all of it; returns why the figures cannot be trusted, if so.
@@ -142,7 +155,7 @@ pub fn run(place: &Place, count: usize, cold: bool) -> Result<Option<String>> {
     let runtimes = runtimes(place);
     let spec = configuration(place)?;
     write_bundle(place, &spec, "run")?;
-    let warm = bare(place, &spec, "bare")?;
+    let warm = warm(place, &spec)?;
     strace(place)?;
     let in_turn = |peers: &[Peer]| interleaved(peers, (!cold).then_some(&warm), count);
 
