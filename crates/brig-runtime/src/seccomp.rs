@@ -19,7 +19,6 @@ use brig_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArch, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSyscall,
 };
 use brig_sys::seccomp::Instruction;
-use std::collections::BTreeMap;
 
 const RET_KILL_PROCESS: u32 = 0x8000_0000;
 const RET_KILL_THREAD: u32 = 0x0000_0000;
@@ -83,15 +82,6 @@ impl Abi {
     const NATIVE: Self = if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::X86_64 };
 }
 
-/// Says whether this build knows a call of this name on any architecture.
-pub fn is_known(name: &str) -> bool {
-    row(name).is_some()
-}
-
-fn row(name: &str) -> Option<&'static table::Row> {
-    table::TABLE.binary_search_by(|row| row.0.cmp(name)).ok().map(|at| &table::TABLE[at])
-}
-
 /// Compiles the rules. Errors: an action or flag that cannot be had, a test of an argument beyond the sixth.
 pub fn compile(seccomp: &LinuxSeccomp) -> Result<Filter, Error> {
     let default = action(seccomp.default_action, seccomp.default_errno_ret)?;
@@ -109,21 +99,21 @@ pub fn compile(seccomp: &LinuxSeccomp) -> Result<Filter, Error> {
             abis.push(abi);
         }
     }
-    let mut sections: BTreeMap<u32, Vec<(u32, Outcome)>> = BTreeMap::new();
-    let mut newest: BTreeMap<u32, (u32, Option<u32>)> = BTreeMap::new();
-    for abi in &abis {
-        let (calls, top) = outcomes(*abi, rules, default)?;
-        sections.entry(abi.audit()).or_default().extend(calls);
-        let entry = newest.entry(abi.audit()).or_default();
-        if *abi == Abi::X32 { entry.1 = Some(top) } else { entry.0 = top }
-    }
+    let results: Vec<u32> = rules.iter().map(|r| action(r.action, r.errno_ret)).collect::<Result<_, _>>()?;
+    let named = look_up(rules)?;
     let enosys = matches!(default & 0xffff_0000, RET_ERRNO | RET_KILL_PROCESS | RET_KILL_THREAD if default != (RET_ERRNO | ENOSYS));
-    let mut parts = Vec::new();
-    for (audit, mut calls) in sections {
-        calls.sort_by_key(|(number, _)| *number);
-        let (top, x32_top) = newest[&audit];
-        parts.push((audit, ranges(&calls, default, enosys, top, x32_top)));
+    // The native architecture comes first. x32 shares the section of x86-64, after whose numbers it has its own.
+    abis.sort_by_key(|abi| *abi == Abi::X32);
+    let mut sections: Vec<(u32, Calls)> = Vec::with_capacity(abis.len());
+    for abi in &abis {
+        let calls = outcomes(*abi, rules, &results, &named, default);
+        match sections.iter_mut().find(|(audit, _)| *audit == abi.audit()) {
+            Some((_, section)) => section.extend(calls),
+            None => sections.push((abi.audit(), calls)),
+        }
     }
+    let parts: Vec<_> =
+        sections.into_iter().map(|(audit, calls)| (audit, ranges(calls, default, enosys))).collect();
     // Without a word about flags, speculation is not made slower: the mitigation costs every program, and the kernel itself has
     // stopped to ask for it.
     let mut flags = if seccomp.flags.is_none() { SPEC_ALLOW } else { 0 };
@@ -165,37 +155,65 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, Error> 
     })
 }
 
-/// Returns each named call's outcome on one architecture, and the highest number that the rules name there.
-fn outcomes(abi: Abi, rules: &[LinuxSyscall], default: u32) -> Result<(Vec<(u32, Outcome)>, u32), Error> {
-    let mut calls: BTreeMap<u32, Outcome> = BTreeMap::new();
-    let mut settled = std::collections::BTreeSet::new();
-    let mut top = 0;
-    for rule in rules {
-        let result = action(rule.action, rule.errno_ret)?;
-        let tests = &rule.args;
-        if tests.iter().any(|a| a.index > 5) {
+/// Finds the calls that the rules name: each with the place of its rule. Errors: a test of an argument beyond the sixth.
+fn look_up(rules: &[LinuxSyscall]) -> Result<Vec<(&'static table::Row, usize)>, Error> {
+    let mut named = Vec::with_capacity(rules.iter().map(|rule| rule.names.len()).sum());
+    for (at, rule) in rules.iter().enumerate() {
+        if rule.args.iter().any(|a| a.index > 5) {
             return Err(Error::invalid("compile the seccomp filter", "a system call has six arguments, 0 to 5"));
         }
+        // Profiles are sorted, so that most names stand right after the one before.
+        let mut next = 0;
         for name in &rule.names {
+            let near = table::TABLE.iter().skip(next).take(4).position(|row| row.0 == name);
+            let found = near.map(|n| next + n).or_else(|| table::TABLE.binary_search_by(|row| row.0.cmp(name)).ok());
             // A name that no kernel of ours has is skipped, as libseccomp does: profiles name calls of all kernels.
-            let Some(number) = row(name).and_then(|row| abi.number(row)) else { continue };
-            top = top.max(number);
-            let outcome = calls.entry(number).or_insert_with(|| Outcome { tests: Vec::new(), last: default });
-            if settled.contains(&number) {
-                continue;
-            }
-            if tests.is_empty() {
-                *outcome = Outcome { tests: Vec::new(), last: result };
-                settled.insert(number);
-            } else if repeats_an_argument(tests) {
-                // Several tests of one argument mean any of them; tests of different ones mean all.
-                outcome.tests.extend(tests.iter().map(|t| (vec![*t], result)));
-            } else {
-                outcome.tests.push((tests.clone(), result));
-            }
+            let Some(place) = found else { continue };
+            named.push((&table::TABLE[place], at));
+            next = place + 1;
         }
     }
-    Ok((calls.into_iter().collect(), top))
+    Ok(named)
+}
+
+/// Calls by number, with what becomes of each.
+type Calls = Vec<(u32, Outcome)>;
+
+/// Returns each named call's outcome on one architecture, sorted by its number there.
+fn outcomes(
+    abi: Abi,
+    rules: &[LinuxSyscall],
+    results: &[u32],
+    named: &[(&'static table::Row, usize)],
+    default: u32,
+) -> Calls {
+    // By number; what several rules say of one call stays in the order of the rules.
+    let mut found: Vec<(u32, usize)> = Vec::with_capacity(named.len());
+    found.extend(named.iter().filter_map(|(row, rule)| Some((abi.number(row)?, *rule))));
+    found.sort_unstable();
+    let mut calls = Calls::with_capacity(found.len());
+    for same in found.chunk_by(|one, other| one.0 == other.0) {
+        let of_it = same.iter().map(|(_, rule)| (rules[*rule].args.as_slice(), results[*rule]));
+        calls.push((same[0].0, outcome(of_it, default)));
+    }
+    calls
+}
+
+/// What several rules, each its tests and its result, make of one call: the first without a test settles it, alone.
+fn outcome<'a>(rules: impl Iterator<Item = (&'a [LinuxSeccompArg], u32)>, default: u32) -> Outcome {
+    let mut tests = Vec::new();
+    for (of_rule, result) in rules {
+        if of_rule.is_empty() {
+            return Outcome { tests: Vec::new(), last: result };
+        }
+        if repeats_an_argument(of_rule) {
+            // Several tests of one argument mean any of them; tests of different ones mean all.
+            tests.extend(of_rule.iter().map(|t| (vec![*t], result)));
+        } else {
+            tests.push((of_rule.to_vec(), result));
+        }
+    }
+    Outcome { tests, last: default }
 }
 
 fn repeats_an_argument(tests: &[LinuxSeccompArg]) -> bool {
@@ -203,11 +221,14 @@ fn repeats_an_argument(tests: &[LinuxSeccompArg]) -> bool {
 }
 
 /// Turns calls into ranges that cover every number: `(first number, outcome)`, neighbours with one outcome merged.
-fn ranges(calls: &[(u32, Outcome)], default: u32, enosys: bool, top: u32, x32_top: Option<u32>) -> Vec<(u32, Outcome)> {
+fn ranges(calls: Calls, default: u32, enosys: bool) -> Vec<(u32, Outcome)> {
     let plain = |last: u32| Outcome { tests: Vec::new(), last };
     let newer = if enosys { RET_ERRNO | ENOSYS } else { default };
+    let highest = |below: u32| calls.iter().map(|(number, _)| *number).rfind(|n| *n < below);
+    let top = highest(X32_BIT).unwrap_or(0);
+    let x32_top = highest(u32::MAX).filter(|number| *number >= X32_BIT).unwrap_or(u32::MAX);
     let gap = |number: u32| {
-        let limit = if number >= X32_BIT { x32_top.unwrap_or(u32::MAX) } else { top };
+        let limit = if number >= X32_BIT { x32_top } else { top };
         plain(if number > limit { newer } else { default })
     };
     let mut ranges: Vec<(u32, Outcome)> = Vec::new();
@@ -218,14 +239,14 @@ fn ranges(calls: &[(u32, Outcome)], default: u32, enosys: bool, top: u32, x32_to
     };
     let mut next = 0;
     for (number, outcome) in calls {
-        if next < X32_BIT && *number >= X32_BIT {
+        if next < X32_BIT && number >= X32_BIT {
             push(next, gap(next));
             next = X32_BIT;
         }
-        if *number > next {
+        if number > next {
             push(next, gap(next));
         }
-        push(*number, outcome.clone());
+        push(number, outcome);
         next = number + 1;
     }
     push(next, gap(next));

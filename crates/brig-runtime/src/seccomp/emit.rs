@@ -21,62 +21,59 @@ fn op(code: u16, k: u32) -> Instruction {
     Instruction { code, jt: 0, jf: 0, k }
 }
 
-fn length(code: &[Instruction]) -> u32 {
-    u32::try_from(code.len()).unwrap_or(u32::MAX)
-}
-
-/// Emits the whole program: the section of each architecture, and death for every other.
+/// Emits the whole program: the section of each architecture, the first of them tried first, and death for every other.
+///
+/// It is written from its end to its beginning, so that a jump knows how much it skips, and turned round in the end.
 pub(super) fn program(sections: &[(u32, Vec<(u32, Outcome)>)]) -> Vec<Instruction> {
-    let mut code = vec![op(LOAD, ARCH)];
-    for (audit, ranges) in sections {
-        let mut body = vec![op(LOAD, NUMBER)];
-        body.extend(tree(ranges));
-        code.extend(branch(EQUAL, *audit, body));
-    }
+    let mut code = Vec::with_capacity(1024);
     code.push(op(RETURN, RET_KILL_PROCESS));
+    for (audit, ranges) in sections.iter().rev() {
+        let end = code.len();
+        tree(&mut code, ranges);
+        code.push(op(LOAD, NUMBER));
+        branch(&mut code, EQUAL, *audit, end);
+    }
+    code.push(op(LOAD, ARCH));
+    code.reverse();
     code
 }
 
-/// Emits `if test(k) { body }`, where the body never falls through.
-fn branch(test: u16, k: u32, body: Vec<Instruction>) -> Vec<Instruction> {
-    let mut code = Vec::with_capacity(body.len() + 2);
-    if let Ok(skip) = u8::try_from(body.len()) {
+/// Emits `if test(k)` for all that was emitted since `end`, which never falls through.
+fn branch(code: &mut Vec<Instruction>, test: u16, k: u32, end: usize) {
+    let body = code.len() - end;
+    if let Ok(skip) = u8::try_from(body) {
         code.push(Instruction { code: test, jt: 0, jf: skip, k });
     } else {
+        code.push(op(JUMP, u32::try_from(body).unwrap_or(u32::MAX)));
         code.push(Instruction { code: test, jt: 1, jf: 0, k });
-        code.push(op(JUMP, length(&body)));
     }
-    code.extend(body);
-    code
 }
 
-fn tree(ranges: &[(u32, Outcome)]) -> Vec<Instruction> {
+fn tree(code: &mut Vec<Instruction>, ranges: &[(u32, Outcome)]) {
     if let [(_, only)] = ranges {
-        return leaf(only);
+        return leaf(code, only);
     }
     let (left, right) = ranges.split_at(ranges.len() / 2);
-    let mut code = branch(AT_LEAST, right[0].0, tree(right));
-    code.extend(tree(left));
-    code
+    tree(code, left);
+    let end = code.len();
+    tree(code, right);
+    branch(code, AT_LEAST, right[0].0, end);
 }
 
-fn leaf(outcome: &Outcome) -> Vec<Instruction> {
-    let mut code = Vec::new();
-    for (tests, result) in &outcome.tests {
-        // Built from the end: each test either goes on to the rest or skips it whole.
-        let mut rest = vec![op(RETURN, *result)];
-        for test in tests.iter().rev() {
-            let mut with_test = argument_test(test, u8::try_from(rest.len()).unwrap_or(u8::MAX));
-            with_test.extend(rest);
-            rest = with_test;
-        }
-        code.extend(rest);
-    }
+fn leaf(code: &mut Vec<Instruction>, outcome: &Outcome) {
     code.push(op(RETURN, outcome.last));
-    code
+    for (tests, result) in outcome.tests.iter().rev() {
+        let end = code.len();
+        code.push(op(RETURN, *result));
+        // Each test either goes on to the rest or skips it whole.
+        for test in tests.iter().rev() {
+            let rest = u8::try_from(code.len() - end).unwrap_or(u8::MAX);
+            code.extend(argument_test(test, rest).into_iter().rev());
+        }
+    }
 }
 
-/// Emits one test of a 64-bit argument that falls through when it holds, and else skips `rest` more instructions.
+/// Writes one test of a 64-bit argument that falls through when it holds, and else skips `rest` more instructions.
 ///
 /// At most six tests of at most seven instructions follow each other, so every jump here fits in eight bits.
 fn argument_test(test: &LinuxSeccompArg, rest: u8) -> Vec<Instruction> {
