@@ -6,7 +6,7 @@ use crate::error::{Context, Error};
 use crate::handover::{self, MountRoot};
 use crate::hooks::{self, Description, Moment};
 use crate::launch;
-use crate::mounts::Mount;
+use crate::mounts::{Mount, Options, Source};
 use crate::program::{Program, Settled, open_terminal, own_stdio, place_stdio};
 use crate::protocol::{Channel, Word};
 use crate::rootfs;
@@ -56,6 +56,19 @@ impl Init<'_> {
     /// it, or runs hooks there.
     pub fn needs_directories_only(&self) -> bool {
         !self.settings.namespaces.has(flags::NEWCGROUP) && Moment::CreateContainer.of(&self.hooks).is_empty()
+    }
+
+    /// Says whether the view of the cgroups can be mounted last, while all else is done at the same time as the cgroups are made:
+    /// where nothing lies below it, and no hook looks before.
+    fn cgroups_can_wait(&self) -> bool {
+        let mut views = self.mounts.iter().filter(|mount| matches!(mount.source, Source::Cgroup));
+        let (Some(view), None) = (views.next(), views.next()) else { return false };
+        let is_below = |path: &Path| path.starts_with(&view.destination);
+        let hooked = [Moment::Prestart, Moment::CreateRuntime, Moment::CreateContainer];
+        self.mounts.iter().filter(|mount| is_below(&mount.destination)).count() == 1
+            && !self.settings.masked.iter().chain(&self.settings.readonly).any(|path| is_below(Path::new(path)))
+            && !self.devices.iter().any(|device| is_below(&device.path))
+            && hooked.iter().all(|moment| moment.of(&self.hooks).is_empty())
     }
 }
 
@@ -174,13 +187,26 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
         }
         Ok(())
     };
+    let (can_wait, cgroup) = (init.cgroups_can_wait(), init.cgroup);
+    let mut last = None;
+    let show_cgroups = |destination: &Path, options: &Options| {
+        if can_wait {
+            last = Some((destination.to_owned(), options.clone()));
+            return Ok(());
+        }
+        cgroup_ready()?;
+        rootfs::mount_cgroups(&root, destination, cgroup, own_cgroup, options)
+    };
     let show = |at: usize, bind: BorrowedFd<'_>| -> Result<(), Error> {
         let at = u32::try_from(at).unwrap_or(u32::MAX).to_le_bytes();
         channel.send(Word::Shown, &at, &[bind]).step(|| "have a mount shown under other ids".into())?;
         channel.expect(Word::Shown).map(drop)
     };
-    let found = rootfs::mount_all(&root, &mut init.mounts, init.cgroup, own_cgroup, &mut cgroup_ready, show)?;
-    cgroup_ready()?;
+    let terminal = init.program.terminal;
+    let found = rootfs::mount_all(&root, &mut init.mounts, terminal, show_cgroups, show)?;
+    if !can_wait {
+        cgroup_ready()?;
+    }
     let bind = init.settings.namespaces.is_own(flags::NEWUSER);
     if !init.bare {
         rootfs::make_devices(&root, &init.devices, bind, found.new_dev)?;
@@ -188,11 +214,15 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     run_hooks(init, channel, root.as_fd())?;
     set_up_stdio(init, channel, &root, found.pts.as_ref())?;
     rootfs::set_sysctls(found.proc.as_ref(), init.settings.sysctls.iter())?;
+    rootfs::protect_readonly(&root, &init.settings.readonly)?;
+    rootfs::mask(&root, &init.settings.masked, init.settings.mount_label.as_deref())?;
+    cgroup_ready()?;
+    if let Some((destination, options)) = last {
+        rootfs::mount_cgroups(&root, &destination, cgroup, own_cgroup, &options)?;
+    }
     for mount in &found.readonly {
         rootfs::make_readonly(mount.as_fd())?;
     }
-    rootfs::protect_readonly(&root, &init.settings.readonly)?;
-    rootfs::mask(&root, &init.settings.masked, init.settings.mount_label.as_deref())?;
     let root = match init.settings.namespaces.mounts.shared() {
         None => rootfs::change_root(root.as_fd(), init.pivot).map(|()| root)?,
         Some(namespace) => shared::enter(namespace, root.as_fd(), init.bare)?,

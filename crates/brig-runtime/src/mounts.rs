@@ -4,11 +4,13 @@
 //! ```text
 //! parent                                             child, in its mount namespace
 //!   bind:  open_tree(CLONE) + mount_setattr  --fd-->   move_mount onto a target found by openat2(IN_ROOT)
-//!   other: options parsed                    ------>   fsopen, fsconfig, fsmount, move_mount likewise
+//!   other: options parsed                    ------>   fsopen, fsconfig, fsmount, move_mount likewise; or, where that
+//!                                                      says the same, mount(2) on the target as working directory
 //! ```
 //!
 //! No path inside the root is ever given to a mount call.
 
+mod direct;
 mod elsewhere;
 mod options;
 
@@ -16,6 +18,7 @@ use crate::error::{Context, Error};
 use crate::selinux;
 use brig_spec::runtime::{LinuxIdMapping, Mount as Specified};
 use brig_sys::mounts::{Attributes, IDMAP, set_attributes};
+pub(crate) use direct::{mount_at, mount_onto};
 pub(crate) use elsewhere::clone_within;
 pub use options::NO_SYMLINKS;
 pub(crate) use options::Options;
@@ -311,11 +314,7 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> std::io::
 }
 
 /// Puts a detached mount onto the entry `name` of a directory that nobody else can change; a link is not followed.
-pub(crate) fn attach_at(
-    mount: BorrowedFd<'_>,
-    directory: BorrowedFd<'_>,
-    name: &std::ffi::OsStr,
-) -> std::io::Result<()> {
+pub(crate) fn attach_at(mount: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &str) -> std::io::Result<()> {
     let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     Ok(rustix::mount::move_mount(mount, "", directory, name, flags)?)
 }

@@ -7,9 +7,9 @@
 //!    | user namespace only: id maps written,     |
 //!    | root and binds mounted                    |
 //!    |---- Maps + descriptors ------------------>| becomes root of its user namespace
-//!    | cgroup made (v1)                           | root attached, mounts
+//!    | cgroup made (v1)                           | root attached, mounts, devices, masks
 //!    |---- Cgroup ------------------------------>| cgroup mounts, pivot_root,
-//!    | child moved (v1); network, in parallel    | masks, user, working directory
+//!    | child moved (v1); network, in parallel    | user, working directory
 //!    |<--- Shown + number, descriptor -----------| a bind of the root's own parts under other ids, each
 //!    |---- Shown ------------------------------->|
 //!    |<--- Mounted (hooks only) -----------------| before pivot_root
@@ -26,7 +26,8 @@
 //!    |<--- Failed + status, errno, step ---------| at any point instead
 //! ```
 //!
-//! Where the child makes a cgroup namespace or runs hooks of its own, `Cgroup` comes after the move.
+//! Where the child makes a cgroup namespace or runs hooks of its own, `Cgroup` comes after the move. With hooks, or where something
+//! is mounted or masked below the cgroups, the child waits for it where the cgroup mount stands among the others.
 //!
 //! With a door, a listening socket, the child lets go of its maker after `Ready`. Whoever starts it, in another process at
 //! another time, connects to the door, hears `Ready` again, and carries the conversation on from there.

@@ -4,9 +4,11 @@
 //! its descriptor, made the root by pivot_root(".", "."), and what was there before is let go. Every target is found by
 //! `openat2(RESOLVE_IN_ROOT)`, every mount moved onto a descriptor.
 
+mod cgroups;
+
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error};
-use crate::mounts::{self, Mount, Options, Source, attach, clone_at, clone_of, new_file_system};
+use crate::mounts::{self, Mount, Options, Source, attach, clone_of, new_file_system};
 use brig_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use brig_sys::mounts::{Attributes, RDONLY, set_attributes};
 use brig_sys::root::Root;
@@ -69,14 +71,13 @@ pub(crate) struct Found {
     pub new_dev: bool,
 }
 
-/// Makes every mount in order. `cgroup_ready` is called before the first cgroup mount; `show` has the maker of the container show
-/// the bind of that number under other ids.
+/// Makes every mount in order. `with_terminal`: the devpts is one that a terminal is to be opened in. `show_cgroups` is called in the
+/// place of a cgroup mount; `show` has the maker of the container show the bind of that number under other ids.
 pub(crate) fn mount_all(
     root: &Root,
     mounts: &mut [Mount],
-    cgroup: &Cgroup,
-    own_cgroup_namespace: bool,
-    mut cgroup_ready: impl FnMut() -> Result<(), Error>,
+    with_terminal: bool,
+    mut show_cgroups: impl FnMut(&Path, &Options) -> Result<(), Error>,
     show: impl Fn(usize, BorrowedFd<'_>) -> Result<(), Error>,
 ) -> Result<Found, Error> {
     let mut found = Found::default();
@@ -113,7 +114,12 @@ pub(crate) fn mount_all(
                 let step = || format!("mount {kind} on {}", destination.display());
                 let (target, new) = directory_for(root, kind, &destination).step(step)?;
                 check_not_in_proc(target.as_fd(), &destination).step(step)?;
-                let (fd, readonly) = new_mount(kind, source, &mount.options, target.as_fd(), new).step(step)?;
+                set_mode(kind, &mut mount.options, target.as_fd(), new).step(step)?;
+                let is_held = kind == "proc" || kind == "devpts" && with_terminal || mount.options.copy_up;
+                if !is_held && mounts::mount_onto(kind, source, &mount.options, target.as_fd()) {
+                    continue;
+                }
+                let (fd, readonly) = new_mount(kind, source, &mount.options).step(step)?;
                 if mount.options.copy_up {
                     copy_up(target.as_fd(), fd.as_fd()).step(step)?;
                 }
@@ -127,14 +133,23 @@ pub(crate) fn mount_all(
                     _ => {}
                 }
             }
-            Source::Cgroup => {
-                cgroup_ready()?;
-                let target = root.make_directories(&destination, Mode::from_raw_mode(0o755)).step(step)?;
-                mount_cgroups(target.as_fd(), cgroup, own_cgroup_namespace, &mount.options).step(step)?;
-            }
+            Source::Cgroup => show_cgroups(&destination, &mount.options)?,
         }
     }
     Ok(found)
+}
+
+/// Mounts the container's view of its cgroups.
+pub(crate) fn mount_cgroups(
+    root: &Root,
+    destination: &Path,
+    cgroup: &Cgroup,
+    own_namespace: bool,
+    options: &Options,
+) -> Result<(), Error> {
+    root.make_directories(destination, Mode::from_raw_mode(0o755))
+        .and_then(|target| cgroups::mount(target.as_fd(), cgroup, own_namespace, options))
+        .step(|| format!("mount on {}", destination.display()))
 }
 
 /// Clones what the container has at a place.
@@ -206,24 +221,22 @@ fn is_no_directory(error: &io::Error) -> bool {
     [Errno::NOTDIR, Errno::LOOP].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
+/// Gives a tmpfs without a mode of its own that of the directory of the image that it covers.
+fn set_mode(kind: &str, options: &mut Options, target: BorrowedFd<'_>, new: bool) -> io::Result<()> {
+    if kind == "tmpfs" && !options.data.iter().any(|(key, _)| key == "mode") {
+        let mode = if new { 0o1777 } else { rustix::fs::fstat(target)?.st_mode & 0o7777 };
+        options.data.push(("mode".into(), Some(format!("{mode:o}"))));
+    }
+    Ok(())
+}
+
 /// Makes a new file system; one that this user namespace may not make is bound from the machine, as sysfs can be. A tmpfs that is
 /// to be read-only becomes so later, when what belongs there has been made: the second value says so.
-fn new_mount(
-    kind: &str,
-    source: &str,
-    options: &Options,
-    target: BorrowedFd<'_>,
-    new: bool,
-) -> io::Result<(OwnedFd, bool)> {
+fn new_mount(kind: &str, source: &str, options: &Options) -> io::Result<(OwnedFd, bool)> {
     let mut options = options.clone();
     let readonly = kind == "tmpfs" && options.attributes.set & RDONLY != 0;
     if readonly {
         options.attributes.set &= !RDONLY;
-    }
-    if kind == "tmpfs" && !options.data.iter().any(|(key, _)| key == "mode") {
-        // A tmpfs over a directory of the image keeps that directory's mode.
-        let mode = if new { 0o1777 } else { rustix::fs::fstat(target)?.st_mode & 0o7777 };
-        options.data.push(("mode".into(), Some(format!("{mode:o}"))));
     }
     let made = new_file_system(kind, source, &options);
     if kind == "sysfs" && made.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied) {
@@ -242,81 +255,6 @@ fn new_mount(
 /// Copies what the root has at a place to an empty directory that is about to cover it.
 fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     if crate::copy::is_empty(to)? { crate::copy::copy_tree(from, to) } else { Ok(()) }
-}
-
-/// Shows the container its own cgroups: the one v2 directory, or a tmpfs with one mount a v1 hierarchy.
-fn mount_cgroups(target: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool, options: &Options) -> io::Result<()> {
-    let layout = cgroup.layout();
-    let open_one = |hierarchy: &crate::cgroup::Hierarchy, directory: &Path| -> io::Result<OwnedFd> {
-        if own_namespace {
-            return new_hierarchy(hierarchy, options);
-        }
-        let clone = clone_at(directory)?;
-        options.apply(clone.as_fd(), false)?;
-        Ok(clone)
-    };
-    if layout.is_pure_v2() {
-        let directory = cgroup.directories().next().unwrap_or_default();
-        let one = match open_one(&layout.hierarchies[0], &directory) {
-            // A user's container without a cgroup of its own sees nobody's.
-            Err(error) if !own_namespace && error.kind() == io::ErrorKind::NotFound => {
-                empty_directory(options.label.as_deref())
-            }
-            one => one,
-        };
-        return attach(one?.as_fd(), target);
-    }
-    let data = vec![("mode".into(), Some("755".into())), ("size".into(), Some("64k".into()))];
-    let base = new_file_system(
-        "tmpfs",
-        "cgroup",
-        &Options {
-            data,
-            label: options.label.clone(),
-            attributes: Attributes { set: options.attributes.set & !RDONLY, ..Attributes::default() },
-            ..Options::default()
-        },
-    )?;
-    attach(base.as_fd(), target)?;
-    for (hierarchy, directory) in layout.hierarchies.iter().zip(cgroup.directories()) {
-        let one = match open_one(hierarchy, &directory) {
-            // A user's container may have no cgroup of its own there.
-            Err(error) if !own_namespace && error.kind() == io::ErrorKind::NotFound => continue,
-            one => one?,
-        };
-        // Nobody else has seen the tmpfs yet: what is made in it stays what it is.
-        let name = hierarchy.mount.file_name().unwrap_or_default();
-        rustix::fs::mkdirat(&base, name, Mode::from_raw_mode(0o755))?;
-        mounts::attach_at(one.as_fd(), base.as_fd(), name)?;
-        if hierarchy.controllers.len() > 1 {
-            for controller in &hierarchy.controllers {
-                match rustix::fs::symlinkat(name, &base, controller.as_str()) {
-                    Ok(()) | Err(Errno::EXIST) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-    }
-    if options.attributes.set & RDONLY != 0 {
-        set_attributes(base.as_fd(), &Attributes { set: RDONLY, ..Attributes::default() }, false)?;
-    }
-    Ok(())
-}
-
-/// Mounts a hierarchy as the container's own cgroup namespace shows it.
-fn new_hierarchy(hierarchy: &crate::cgroup::Hierarchy, options: &Options) -> io::Result<OwnedFd> {
-    let mut options = Options { propagation: None, data: Vec::new(), ..options.clone() };
-    if hierarchy.unified {
-        return new_file_system("cgroup2", "cgroup", &options);
-    }
-    if hierarchy.controllers.iter().any(|c| c.starts_with("name=")) {
-        options.data.push(("none".into(), None));
-    }
-    options.data.extend(hierarchy.controllers.iter().map(|c| match c.split_once('=') {
-        Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-        None => (c.clone(), None),
-    }));
-    new_file_system("cgroup", "cgroup", &options)
 }
 
 /// Makes device nodes and links in /dev. Where nodes cannot be made (a user namespace), the machine's are bound, each

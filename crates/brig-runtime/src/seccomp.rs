@@ -112,8 +112,7 @@ pub fn compile(seccomp: &LinuxSeccomp) -> Result<Filter, Error> {
             None => sections.push((abi.audit(), calls)),
         }
     }
-    let parts: Vec<_> =
-        sections.into_iter().map(|(audit, calls)| (audit, ranges(calls, default, enosys))).collect();
+    let parts: Vec<_> = sections.into_iter().map(|(audit, calls)| (audit, ranges(calls, default, enosys))).collect();
     // Without a word about flags, speculation is not made slower: the mitigation costs every program, and the kernel itself has
     // stopped to ask for it.
     let mut flags = if seccomp.flags.is_none() { SPEC_ALLOW } else { 0 };

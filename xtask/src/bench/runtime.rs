@@ -156,10 +156,10 @@ pub fn run(place: &Place, count: usize, cold: bool) -> Result<Option<String>> {
     let spec = configuration(place)?;
     write_bundle(place, &spec, "run")?;
     let warm = warm(place, &spec)?;
+    let mut peers = vec![bare(place, &spec, "bare")?];
     strace(place)?;
     let in_turn = |peers: &[Peer]| interleaved(peers, (!cold).then_some(&warm), count);
 
-    let mut peers = vec![bare(place, &spec, "bare")?];
     for runtime in &runtimes {
         peers.push(runtime.run(place, "run")?);
     }
