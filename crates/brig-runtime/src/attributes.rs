@@ -144,8 +144,8 @@ impl Attributes {
         Ok(())
     }
 
-    /// Sets all else of the process `pid`, which leads a process group of its own and is in its cgroup.
-    pub fn apply_to(&self, pid: i32, warnings: &mut Vec<String>) -> Result<(), Error> {
+    /// Says where the process `pid`, which is in its cgroup, may run from now on.
+    pub fn apply_processors(&self, pid: i32, warnings: &mut Vec<String>) -> Result<(), Error> {
         if let Some(last) = &self.last {
             schedule::set_affinity(pid, last)
                 .map_err(|error| {
@@ -158,6 +158,11 @@ impl Attributes {
             // Whatever the caller may run on is no limit of the container's.
             warnings.push(format!("resetting the CPU affinity failed ({error}): the process inherits its starter's"));
         }
+        Ok(())
+    }
+
+    /// Sets all else of the process `pid`, which leads a process group of its own and is in its cgroup.
+    pub fn apply_to(&self, pid: i32) -> Result<(), Error> {
         if let Some(policy) = &self.policy {
             match schedule::set_policy(pid, policy) {
                 Err(error) if self.has_cpuset && error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {

@@ -52,7 +52,7 @@ pub(crate) fn bear(init: &mut Init<'_>, place: Option<BorrowedFd<'_>>) -> Result
 }
 
 /// Has the child set itself up on another processor than this process, which has its own part to do at the same time: a scheduler
-/// that packs would let them take turns. It is a wish: [`crate::attributes`] gives all processors back before the program runs.
+/// that packs would let them take turns. It is a wish, and holds until that part is done.
 fn part(child: &Child) {
     let Ok(mut processors) = schedule::affinity(0) else { return };
     let here = rustix::thread::sched_getcpu();

@@ -226,7 +226,8 @@ pub fn begin(
                 process.channel.tell(Word::Cgroup)?;
             }
         }
-        Ok(())
+        // What this process had to do at the same time is done: the other may come here too.
+        init.program.attributes.apply_processors(process.child()?.pid, &mut init.program.warnings)
     };
     if let Err(error) = settle(&mut enclosed) {
         drop(process);
@@ -279,8 +280,8 @@ impl Starting {
             console = channel.expect(Word::Console)?.fds.into_iter().next();
         }
         channel.expect(Word::Ready)?;
-        let mut warnings = self.program.warnings.clone();
-        self.program.attributes.apply_to(self.pid(), &mut warnings)?;
+        self.program.attributes.apply_to(self.pid())?;
+        let warnings = self.program.warnings.clone();
         Ok(Created { process: self.process, program: self.program, listener: self.listener, warnings, console })
     }
 }

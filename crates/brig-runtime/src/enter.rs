@@ -113,7 +113,8 @@ pub fn enter(request: Request<'_>) -> Result<Entered, Error> {
         entered.console = entered.channel.expect(Word::Console)?.fds.into_iter().next();
     }
     entered.channel.expect(Word::Ready)?;
-    entered.program.attributes.apply_to(entered.child.pid, &mut entered.program.warnings)?;
+    entered.program.attributes.apply_processors(entered.child.pid, &mut entered.program.warnings)?;
+    entered.program.attributes.apply_to(entered.child.pid)?;
     Ok(entered)
 }
 
