@@ -112,7 +112,7 @@ pub fn spec(config: &ContainerConfig, host: &Host, place: &Place) -> Result<Spec
     let capabilities = capabilities::names(config, host)?;
     let seccomp = match (&config.security.seccomp, config.privileged) {
         (Seccomp::Unconfined, _) | (Seccomp::Default, true) => None,
-        (Seccomp::Default, false) => Some(seccomp::default_profile(&capabilities, host.kernel)),
+        (Seccomp::Default, false) => Some(brig_runtime::seccomp::builtin::named()),
         (Seccomp::Profile(text), _) => seccomp::parse(text, &capabilities, host.kernel)?,
     };
     let unmasked = config.privileged || config.security.unmask_all;

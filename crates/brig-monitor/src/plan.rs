@@ -18,8 +18,8 @@ use brig_spec::runtime::{Linux, LinuxIdMapping, Process, Spec};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// The format number that this build writes.
-pub const FORMAT: u32 = 1;
+/// The format number that this build writes. 2: a built-in filter is named, and not spelled out.
+pub const FORMAT: u32 = 2;
 
 /// One container, ready to be executed.
 #[derive(Debug, Clone, Serialize, Deserialize)]

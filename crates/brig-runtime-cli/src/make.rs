@@ -210,7 +210,9 @@ fn move_devices(spec: &Spec, starting: &Starting) -> Result<(), Failure> {
 /// The flags of the filter, for whoever looks for what went wrong.
 fn seccomp_flags(plan: &Plan<'_>) -> Option<u64> {
     let rules = plan.spec.linux.as_ref()?.seccomp.as_ref().filter(|_| plan.global.log.debugs())?;
-    brig_runtime::seccomp::compile(rules).ok().map(|filter| filter.flags)
+    brig_runtime::seccomp::compile(rules, |name| brig_runtime::capabilities::grants(plan.spec, name))
+        .ok()
+        .map(|filter| filter.flags)
 }
 
 fn start_now(plan: &Plan<'_>, created: Created) -> Result<Child, Failure> {

@@ -4,7 +4,7 @@
 //! it had given up. Names that this build does not know are passed over with a warning: configurations are written for kernels to come.
 
 use crate::error::{Context, Error};
-use brig_spec::runtime::LinuxCapabilities;
+use brig_spec::runtime::{LinuxCapabilities, Spec};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::collections::BTreeSet;
@@ -73,6 +73,12 @@ pub fn number(name: &str) -> Option<u32> {
     let upper = name.to_ascii_uppercase();
     let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
     NAMES.iter().position(|n| *n == name).and_then(|n| u32::try_from(n).ok())
+}
+
+/// Says whether a configuration's process may ever have a capability (`CAP_CHOWN` and the like).
+pub fn grants(spec: &Spec, name: &str) -> bool {
+    let sets = spec.process.as_ref().and_then(|process| process.capabilities.as_ref());
+    sets.is_some_and(|sets| sets.bounding.iter().any(|other| other == name))
 }
 
 /// Returns the name of a capability, with `CAP_`.

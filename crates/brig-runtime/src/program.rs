@@ -8,7 +8,7 @@ use crate::capabilities::Sets;
 use crate::error::{Context, Error, Kind};
 use crate::limits::Limits;
 use crate::protocol::{Channel, Word};
-use crate::{seccomp, selinux, user};
+use crate::{capabilities, seccomp, selinux, user};
 use brig_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction, LinuxSyscall, Process, Spec};
 use brig_sys::exec::StringList;
 use brig_sys::root::Root;
@@ -106,7 +106,7 @@ impl Program {
             warnings,
             no_new_privileges: process.no_new_privileges,
             umask: process.user.umask,
-            filter: seccomp.map(compile_filter).transpose()?,
+            filter: seccomp.map(|rules| compile_filter(rules, spec)).transpose()?,
             apparmor: Some(process.apparmor_profile.clone()).filter(|p| !p.is_empty()),
             selinux,
             terminal: process.terminal,
@@ -300,13 +300,13 @@ fn last_of_each(env: &[String]) -> Vec<String> {
 }
 
 /// Compiles the filter, and refuses one whose notifications nobody could ever take.
-fn compile_filter(rules: &LinuxSeccomp) -> Result<seccomp::Filter, Error> {
+fn compile_filter(rules: &LinuxSeccomp, spec: &Spec) -> Result<seccomp::Filter, Error> {
     let step = "compile the seccomp filter";
     let notify = LinuxSeccompAction::Notify;
     if rules.default_action == notify {
         return Err(Error::invalid(step, "SCMP_ACT_NOTIFY cannot be used as default action"));
     }
-    let filter = seccomp::compile(rules)?;
+    let filter = seccomp::compile(rules, |name| capabilities::grants(spec, name))?;
     if filter.notifies {
         let notified = |r: &&LinuxSyscall| r.action == notify;
         if rules.syscalls.iter().filter(notified).any(|r| r.names.iter().any(|n| n == "write")) {

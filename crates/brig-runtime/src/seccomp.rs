@@ -11,13 +11,13 @@
 //! every call that the rules name answer ENOSYS rather than the default error, so that programs fall back as on an older
 //! kernel. Jumps in BPF reach 255 instructions; further ones go through an unconditional long jump, never cut short.
 
+pub mod builtin;
 mod emit;
 mod table;
+mod text;
 
 use crate::error::Error;
-use brig_spec::runtime::{
-    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArch, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSyscall,
-};
+use brig_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArch, LinuxSeccompArg, LinuxSeccompFilterFlag};
 use brig_sys::seccomp::Instruction;
 
 const RET_KILL_PROCESS: u32 = 0x8000_0000;
@@ -82,10 +82,36 @@ impl Abi {
     const NATIVE: Self = if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::X86_64 };
 }
 
-/// Compiles the rules. Errors: an action or flag that cannot be had, a test of an argument beyond the sixth.
-pub fn compile(seccomp: &LinuxSeccomp) -> Result<Filter, Error> {
+/// A rule without the names of its calls.
+struct Rule<'a> {
+    result: u32,
+    tests: &'a [LinuxSeccompArg],
+}
+
+/// Compiles the rules; the built-in ones ([`builtin`]) for a container with these capabilities. Errors: an action or flag that cannot
+/// be had, a test of an argument beyond the sixth.
+pub fn compile(seccomp: &LinuxSeccomp, has_capability: impl Fn(&str) -> bool) -> Result<Filter, Error> {
+    let mut named = Named::default();
+    if seccomp.builtin {
+        let read = builtin::rules(has_capability);
+        let rules = read.iter().enumerate().map(|(at, rule)| {
+            named.look_up(at, rule.names());
+            Ok(Rule { result: action(rule.action, rule.errno)?, tests: &rule.tests })
+        });
+        return assemble(seccomp, &rules.collect::<Result<Vec<_>, Error>>()?, &named);
+    }
+    let rules = seccomp.syscalls.iter().enumerate().map(|(at, rule)| {
+        if rule.args.iter().any(|a| a.index > 5) {
+            return Err(Error::invalid("compile the seccomp filter", "a system call has six arguments, 0 to 5"));
+        }
+        named.look_up(at, rule.names.iter().map(String::as_str));
+        Ok(Rule { result: action(rule.action, rule.errno_ret)?, tests: &rule.args })
+    });
+    assemble(seccomp, &rules.collect::<Result<Vec<_>, Error>>()?, &named)
+}
+
+fn assemble(seccomp: &LinuxSeccomp, rules: &[Rule<'_>], named: &Named) -> Result<Filter, Error> {
     let default = action(seccomp.default_action, seccomp.default_errno_ret)?;
-    let rules = &seccomp.syscalls;
     let mut abis = vec![Abi::NATIVE];
     for arch in &seccomp.architectures {
         let abi = match arch {
@@ -99,14 +125,12 @@ pub fn compile(seccomp: &LinuxSeccomp) -> Result<Filter, Error> {
             abis.push(abi);
         }
     }
-    let results: Vec<u32> = rules.iter().map(|r| action(r.action, r.errno_ret)).collect::<Result<_, _>>()?;
-    let named = look_up(rules)?;
     let enosys = matches!(default & 0xffff_0000, RET_ERRNO | RET_KILL_PROCESS | RET_KILL_THREAD if default != (RET_ERRNO | ENOSYS));
     // The native architecture comes first. x32 shares the section of x86-64, after whose numbers it has its own.
     abis.sort_by_key(|abi| *abi == Abi::X32);
     let mut sections: Vec<(u32, Calls)> = Vec::with_capacity(abis.len());
     for abi in &abis {
-        let calls = outcomes(*abi, rules, &results, &named, default);
+        let calls = outcomes(*abi, rules, named, default);
         match sections.iter_mut().find(|(audit, _)| *audit == abi.audit()) {
             Some((_, section)) => section.extend(calls),
             None => sections.push((abi.audit(), calls)),
@@ -125,7 +149,7 @@ pub fn compile(seccomp: &LinuxSeccomp) -> Result<Filter, Error> {
             LinuxSeccompFilterFlag::Tsync => 0,
         };
     }
-    let notifies = rules.iter().any(|r| r.action == LinuxSeccompAction::Notify);
+    let notifies = rules.iter().any(|rule| rule.result == RET_USER_NOTIF);
     let instructions = emit::program(&parts);
     if instructions.len() > 4096 {
         return Err(Error::invalid(
@@ -154,54 +178,46 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, Error> 
     })
 }
 
-/// Finds the calls that the rules name: each with the place of its rule. Errors: a test of an argument beyond the sixth.
-fn look_up(rules: &[LinuxSyscall]) -> Result<Vec<(&'static table::Row, usize)>, Error> {
-    let mut named = Vec::with_capacity(rules.iter().map(|rule| rule.names.len()).sum());
-    for (at, rule) in rules.iter().enumerate() {
-        if rule.args.iter().any(|a| a.index > 5) {
-            return Err(Error::invalid("compile the seccomp filter", "a system call has six arguments, 0 to 5"));
-        }
-        // Profiles are sorted, so that most names stand right after the one before.
+/// The calls that the rules name, each with the place of its rule.
+#[derive(Default)]
+struct Named(Vec<(&'static table::Row, usize)>);
+
+impl Named {
+    /// Adds the calls of the rule `at`.
+    fn look_up<'n>(&mut self, at: usize, names: impl Iterator<Item = &'n str>) {
+        // Profiles are often sorted, so that most names stand right after the one before.
         let mut next = 0;
-        for name in &rule.names {
+        for name in names {
             let near = table::TABLE.iter().skip(next).take(4).position(|row| row.0 == name);
             let found = near.map(|n| next + n).or_else(|| table::TABLE.binary_search_by(|row| row.0.cmp(name)).ok());
             // A name that no kernel of ours has is skipped, as libseccomp does: profiles name calls of all kernels.
             let Some(place) = found else { continue };
-            named.push((&table::TABLE[place], at));
+            self.0.push((&table::TABLE[place], at));
             next = place + 1;
         }
     }
-    Ok(named)
 }
 
 /// Calls by number, with what becomes of each.
 type Calls = Vec<(u32, Outcome)>;
 
 /// Returns each named call's outcome on one architecture, sorted by its number there.
-fn outcomes(
-    abi: Abi,
-    rules: &[LinuxSyscall],
-    results: &[u32],
-    named: &[(&'static table::Row, usize)],
-    default: u32,
-) -> Calls {
+fn outcomes(abi: Abi, rules: &[Rule<'_>], named: &Named, default: u32) -> Calls {
     // By number; what several rules say of one call stays in the order of the rules.
-    let mut found: Vec<(u32, usize)> = Vec::with_capacity(named.len());
-    found.extend(named.iter().filter_map(|(row, rule)| Some((abi.number(row)?, *rule))));
+    let mut found: Vec<(u32, usize)> = Vec::with_capacity(named.0.len());
+    found.extend(named.0.iter().filter_map(|(row, rule)| Some((abi.number(row)?, *rule))));
     found.sort_unstable();
     let mut calls = Calls::with_capacity(found.len());
     for same in found.chunk_by(|one, other| one.0 == other.0) {
-        let of_it = same.iter().map(|(_, rule)| (rules[*rule].args.as_slice(), results[*rule]));
-        calls.push((same[0].0, outcome(of_it, default)));
+        calls.push((same[0].0, outcome(same.iter().map(|(_, rule)| &rules[*rule]), default)));
     }
     calls
 }
 
-/// What several rules, each its tests and its result, make of one call: the first without a test settles it, alone.
-fn outcome<'a>(rules: impl Iterator<Item = (&'a [LinuxSeccompArg], u32)>, default: u32) -> Outcome {
+/// What several rules make of one call: the first without a test settles it, alone.
+fn outcome<'a>(rules: impl Iterator<Item = &'a Rule<'a>>, default: u32) -> Outcome {
     let mut tests = Vec::new();
-    for (of_rule, result) in rules {
+    for &Rule { result, tests: of_rule } in rules {
         if of_rule.is_empty() {
             return Outcome { tests: Vec::new(), last: result };
         }

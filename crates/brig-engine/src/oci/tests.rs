@@ -28,15 +28,12 @@ fn map() -> IdMap {
     IdMap { uids: vec![one], gids: vec![one] }
 }
 
-/// The specification as a value whose sets are in order, without the long list of system calls.
+/// The specification as a value whose sets are in order.
 fn value(config: &ContainerConfig, place: &Place) -> Value {
     let mut value = serde_json::to_value(spec(config, &host(), place).unwrap()).unwrap();
     for set in ["bounding", "effective", "permitted"] {
         let list = value["process"]["capabilities"][set].as_array_mut().unwrap();
         list.sort_by_key(|v| v.as_str().unwrap().to_owned());
-    }
-    if let Some(seccomp) = value["linux"].get_mut("seccomp") {
-        seccomp["syscalls"] = Value::from(format!("{} rules", seccomp["syscalls"].as_array().unwrap().len()));
     }
     value
 }

@@ -40,7 +40,7 @@ fn run(code: &[Instruction], arch: u32, number: u32, arguments: [u64; 6]) -> u32
 const X64: u32 = 0xc000_003e;
 
 fn filter(json: &str) -> Vec<Instruction> {
-    compile(&serde_json::from_str(json).unwrap()).unwrap().instructions
+    compile(&serde_json::from_str(json).unwrap(), |_| false).unwrap().instructions
 }
 
 #[test]

@@ -28,6 +28,10 @@ pub struct LinuxSeccomp {
     /// The rules.
     #[serde(default, deserialize_with = "zero", skip_serializing_if = "is_zero")]
     pub syscalls: Vec<LinuxSyscall>,
+    /// Whether brig's built-in rules for the container's capabilities are meant instead: its own plans say so, in one word for some
+    /// hundred names. To any other runtime it is a filter that allows nothing.
+    #[serde(default, rename = "x-brig.builtin", deserialize_with = "zero", skip_serializing_if = "is_zero")]
+    pub builtin: bool,
 }
 
 /// A rule: what becomes of these calls.

@@ -3,8 +3,8 @@
 //! Docker's form adds `archMap` and, to each rule, `includes` and `excludes` by capability, processor and kernel. A rule that
 //! tests one argument twice means "either": it becomes one rule a test, as the other runtimes have it.
 
-use super::architectures;
 use crate::error::{Error, Result};
+use brig_runtime::seccomp::builtin::architectures;
 use brig_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArch, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSyscall,
 };
@@ -89,6 +89,7 @@ pub fn parse(text: &str, capabilities: &BTreeSet<String>, kernel: (u32, u32)) ->
         listener_path: PathBuf::new(),
         listener_metadata: String::new(),
         syscalls,
+        builtin: false,
     }))
 }
 
