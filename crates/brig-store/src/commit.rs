@@ -138,7 +138,7 @@ impl Store {
         let record = self.publish(&incoming, observer)?;
         drop(incoming);
         drop(lease);
-        Ok(Committed { image: self.assemble(record, config, config_raw)?, omitted: layer.taken.omitted })
+        Ok(Committed { image: self.assemble(record, config, config_raw), omitted: layer.taken.omitted })
     }
 }
 

@@ -96,7 +96,7 @@ impl Store {
             lease: &lease,
         };
         let record = self.publish(&incoming, observer)?;
-        self.assemble(record, config, image.config_raw.clone()).map(Some)
+        Ok(Some(self.assemble(record, config, image.config_raw.clone())))
     }
 }
 

@@ -31,8 +31,6 @@ use crate::error::{Error, Result};
 pub struct Image {
     /// The image's id: the digest of its configuration.
     pub id: Digest,
-    /// Its names, sorted.
-    pub names: Vec<Reference>,
     /// Names with the manifest's digest, under which it can be pulled again.
     pub origins: Vec<Reference>,
     /// The digest of its manifest.
@@ -104,14 +102,17 @@ impl Store {
         };
         let config =
             ImageConfig::parse(&config_raw).map_err(|source| Error::Document { digest: record.id.clone(), source })?;
-        self.assemble(record, config, config_raw)
+        Ok(self.assemble(record, config, config_raw))
+    }
+
+    /// Returns the names of an image, sorted. It looks at those of all images.
+    pub fn names_of(&self, id: &Digest) -> Result<Vec<Reference>> {
+        Ok(self.names()?.into_iter().filter(|(_, owner)| owner == id).map(|(name, _)| name).collect())
     }
 
     /// Puts an image together from its record and its configuration.
-    pub(crate) fn assemble(&self, record: ImageRecord, config: ImageConfig, config_raw: Vec<u8>) -> Result<Image> {
-        let names = self.names()?.into_iter().filter(|(_, owner)| *owner == record.id).map(|(name, _)| name).collect();
-        Ok(Image {
-            names,
+    pub(crate) fn assemble(&self, record: ImageRecord, config: ImageConfig, config_raw: Vec<u8>) -> Image {
+        Image {
             config,
             config_raw,
             layers: record.layers.iter().map(|layer| crate::layers::content(&self.layer_path(&layer.name))).collect(),
@@ -124,7 +125,7 @@ impl Store {
             created: record.created,
             added: record.added,
             platform: record.platform,
-        })
+        }
     }
 
     /// Lists all images; opens one file for each.
@@ -166,8 +167,7 @@ impl Store {
     pub fn untag(&self, name_or_id: &str, names: &[Reference]) -> Result<Vec<Reference>> {
         let commit = self.commit_lock(&crate::Silent)?;
         let id = self.resolve(name_or_id)?;
-        let own = self.names()?.into_iter().filter(|(_, owner)| *owner == id).map(|(name, _)| name);
-        let own: Vec<Reference> = own.collect();
+        let own = self.names_of(&id)?;
         if let Some(other) = names.iter().find(|name| !own.contains(name)) {
             return Err(Error::NoSuchImage(format!("{} among the names of {name_or_id}", other.familiar())));
         }

@@ -134,7 +134,7 @@ impl Store {
         drop(locks);
         drop(lease);
         // Not looked up again: somebody may have removed it already, and it was here.
-        self.assemble(record, config, config_raw)
+        Ok(self.assemble(record, config, config_raw))
     }
 
     /// Reads a configuration from the store or from the source, and verifies it.
@@ -235,7 +235,7 @@ impl Store {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..self.limits.parallel.min(jobs.len()) {
+            for _ in 1..self.limits.parallel().min(jobs.len()) {
                 scope.spawn(run);
             }
             run();

@@ -37,7 +37,7 @@ fn found_by_name_id_and_prefix() {
         assert_eq!(store.image(text).unwrap().id, one.id, "{text}");
     }
     assert_eq!(store.image("one").unwrap().config.config.env, ["A=b"]);
-    assert_eq!(store.image("one").unwrap().names.len(), 2);
+    assert_eq!(store.names_of(&store.image("one").unwrap().id).unwrap().len(), 2);
     for text in ["three", "one:v2", "", "..", "sha256:", &"0".repeat(64), "One"] {
         assert!(matches!(store.image(text), Err(Error::NoSuchImage(_))), "{text}");
     }
@@ -69,7 +69,7 @@ fn long_names_are_names_too() {
     let place = Place::new();
     let long = format!("localhost:5000/{}:{}", "a/".repeat(100) + "b", "t".repeat(120));
     add(&place.store, &image("x"), &[&long]).unwrap();
-    assert_eq!(place.store.image(&long).unwrap().names[0].to_string(), long);
+    assert_eq!(place.store.names_of(&place.store.image(&long).unwrap().id).unwrap()[0].to_string(), long);
     place.store.remove(&long, &InUse::nobody, false).unwrap();
     assert!(place.store.image(&long).is_err());
 }

@@ -293,6 +293,11 @@ pub(crate) fn store(context: &Context) -> Result<Store> {
     })
 }
 
+/// The names of an image.
+pub(crate) fn names_of(store: &Store, image: &brig_store::Image) -> Result<Vec<brig_spec::reference::Reference>> {
+    store.names_of(&image.id).map_err(|error| Error::internal("cannot read the names of images").because(error))
+}
+
 /// Where the policy file of registries lies, unless the environment says otherwise.
 const REGISTRIES: &str = "/etc/brig/registries.toml";
 

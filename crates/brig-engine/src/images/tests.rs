@@ -189,12 +189,12 @@ fn archives_and_layouts_are_sources_too() {
     let layout = directory.path().join("myapp");
     made.write_layout(&layout, "v1");
     let pulled = images.pull(&format!("oci:{}:v1", layout.display()), None, &Silent).unwrap();
-    assert_eq!(pulled.image.names[0].to_string(), "localhost/myapp:v1");
+    assert_eq!(place.store.names_of(&pulled.image.id).unwrap()[0].to_string(), "localhost/myapp:v1");
     let archive = directory.path().join("saved.tar");
     std::fs::write(&archive, compress(&made.docker_archive("me/app:2"), Compression::Gzip)).unwrap();
     let source = format!("docker-archive:{}", archive.display());
     let image = images.ensure(&source, PullPolicy::Missing, None, &Silent).unwrap();
-    assert_eq!(image.names.len(), 2);
+    assert_eq!(place.store.names_of(&image.id).unwrap().len(), 2);
     assert_eq!(images.load(&archive, None, &Silent).unwrap()[0].id, image.id);
     assert_eq!(images.inspect("me/app:2").unwrap().id, image.id);
 }

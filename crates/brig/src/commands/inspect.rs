@@ -3,7 +3,7 @@
 mod container;
 mod image;
 
-use super::{Entry, flags, parser, registry_options, store};
+use super::{Entry, flags, names_of, parser, registry_options, store};
 use crate::Context;
 use crate::output;
 use crate::report::{self, Outcome};
@@ -98,7 +98,7 @@ fn any(context: &Context, name: &str, kind: Option<&str>) -> Result<Value> {
     if kind.is_none_or(|k| k == "image") {
         let store = store(context)?;
         match Images::new(&store, registry_options(&[])?).inspect(name) {
-            Ok(image) => return Ok(image::describe(&image)),
+            Ok(image) => return Ok(image::describe(&image, &names_of(&store, &image)?)),
             Err(error) if error.kind != Kind::NotFound || kind.is_some() => return Err(error),
             Err(_) => {}
         }

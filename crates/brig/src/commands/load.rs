@@ -1,6 +1,6 @@
 //! `brig load` and `brig import`: images out of archives and tars.
 
-use super::{Entry, flags, parser, registry_options, store};
+use super::{Entry, flags, names_of, parser, registry_options, store};
 use crate::Context;
 use crate::flags::modes::platform;
 use crate::output;
@@ -48,7 +48,7 @@ fn load(context: &Context, flags: &Load) -> Outcome {
         None => images.load_stream(std::io::stdin().lock(), "standard input", platform.as_ref(), &reporter)?,
     };
     for image in loaded {
-        match image.names.first() {
+        match names_of(&store, &image)?.first() {
             Some(name) => output::line(&format!("Loaded image: {}", name.familiar())),
             None => output::line(&format!("Loaded image ID: {}", image.id)),
         }

@@ -1,6 +1,6 @@
 //! `brig pull`: fetch an image.
 
-use super::{Entry, flags, parser, registry_options, store};
+use super::{Entry, flags, names_of, parser, registry_options, store};
 use crate::Context;
 use crate::flags::modes::platform;
 use crate::output;
@@ -42,11 +42,8 @@ fn execute(context: &Context, flags: &Flags) -> Outcome {
     if let Some(digest) = &pulled.digest {
         output::line(&format!("Digest: {digest}"));
     }
-    let name = pulled
-        .image
-        .names
-        .first()
-        .map_or_else(|| pulled.image.id.to_string(), brig_spec::reference::Reference::familiar);
+    let names = names_of(&store, &pulled.image)?;
+    let name = names.first().map_or_else(|| pulled.image.id.to_string(), brig_spec::reference::Reference::familiar);
     let what = if pulled.changed { "Pulled" } else { "Up to date:" };
     output::line(&format!("{what} {name}"));
     Ok(0)

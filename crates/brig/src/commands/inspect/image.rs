@@ -4,13 +4,13 @@ use brig_spec::reference::Reference;
 use brig_store::Image;
 use serde_json::{Value, json};
 
-/// Describes an image.
-pub fn describe(image: &Image) -> Value {
+/// Describes an image that has these names.
+pub fn describe(image: &Image, names: &[Reference]) -> Value {
     let config = serde_json::to_value(&image.config.config).unwrap_or_default();
     let layers: Vec<String> = image.config.rootfs.diff_ids.iter().map(ToString::to_string).collect();
     json!({
         "Id": image.id.to_string(),
-        "RepoTags": image.names.iter().map(Reference::familiar).collect::<Vec<_>>(),
+        "RepoTags": names.iter().map(Reference::familiar).collect::<Vec<_>>(),
         "RepoDigests": image.origins.iter().map(Reference::familiar).collect::<Vec<_>>(),
         "Digest": image.manifest.to_string(),
         "Created": image.created,
