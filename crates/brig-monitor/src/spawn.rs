@@ -6,11 +6,15 @@
 use crate::client::Connection;
 use crate::protect;
 use crate::protocol::Kind;
+use brig_sys::exec::StringList;
+use brig_sys::spawn;
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::ffi::CString;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 /// The first argument that makes a program of brig a monitor.
 pub const ARGUMENT: &str = "brig-monitor";
@@ -48,15 +52,12 @@ pub fn spawn(program: &Path, job: Job, directory: &Path, flags: u8) -> io::Resul
     let connection = Connection::new(ours);
     connection.send(Kind::Hello, &[flags])?;
     let file = protect::open(program)?;
-    Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()))
-        .args([ARGUMENT, job.word()])
-        .arg(directory)
-        .env_clear()
-        // Freed pieces that the C library keeps at hand would pin pages for as long as the monitor lives; mallopt(3).
-        .env("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0")
-        .stdin(Stdio::from(theirs))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
+    let null = rustix::fs::open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let words = [path.as_bytes(), ARGUMENT.as_bytes(), job.word().as_bytes(), directory.as_os_str().as_bytes()];
+    // Freed pieces that the C library keeps at hand would pin pages for as long as the monitor lives; mallopt(3).
+    let environment = StringList::new(["GLIBC_TUNABLES=glibc.malloc.tcache_count=0"])?;
+    let stdio = [theirs.as_fd(), null.as_fd(), null.as_fd()];
+    spawn::spawn(&CString::new(path.as_str())?, &StringList::new(words)?, &environment, stdio)?;
     Ok(connection)
 }

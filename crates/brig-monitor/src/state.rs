@@ -11,7 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -157,7 +157,12 @@ impl Exit {
 /// The present boot: random/boot_id, random(4). None where /proc has no such file.
 pub fn boot_id() -> Option<&'static str> {
     static BOOT: OnceLock<Option<String>> = OnceLock::new();
-    let read = || Some(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim_end().to_owned());
+    let read = || {
+        // One read: the file says that it is empty, and a reader of unknown lengths would ask three times.
+        let mut bytes = [0; 64];
+        let count = fs::File::open("/proc/sys/kernel/random/boot_id").ok()?.read(&mut bytes).ok()?;
+        Some(std::str::from_utf8(&bytes[..count]).ok()?.trim_end().to_owned())
+    };
     BOOT.get_or_init(read).as_deref()
 }
 

@@ -51,6 +51,9 @@ fn one(step: &Undo) -> Result<(), Error> {
             .map_err(|e| Error::setup(format!("return the address {address}"), io::Error::other(one_line(&e)))),
         Undo::Cgroup(path) => {
             let cgroup = Cgroup::open(Path::new(path))?;
+            if cgroup.remove_if_empty() {
+                return Ok(());
+            }
             if !cgroup.pids().is_empty() {
                 cgroup.kill_all()?;
             }

@@ -20,6 +20,7 @@ pub mod root;
 pub mod schedule;
 pub mod seccomp;
 pub mod signals;
+pub mod spawn;
 pub mod tree;
 pub mod verity;
 

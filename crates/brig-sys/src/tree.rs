@@ -1,14 +1,17 @@
 //! Removing a directory tree, whatever a container or an archive has made of it: however deep it is, with a bounded number of
 //! descriptors and a bounded stack, and without following a link.
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags};
 use rustix::io::{Errno, Result};
 use std::ffi::CString;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 /// How many directories are open at a time.
 const DEPTH_MAX: usize = 64;
+/// How much of a directory is read at a time, bytes: room for seven names of the greatest length.
+const LISTING: usize = 2048;
 
 /// Removes a directory and all below it by its path. Errors: `ENOENT` when it is not there; unlink(2), rmdir(2).
 pub fn remove_at(path: &Path) -> std::io::Result<()> {
@@ -51,7 +54,9 @@ fn empty_directory(
         result => result?,
     };
     let mut children: Vec<(CString, FileType)> = Vec::new();
-    for entry in Dir::read_from(&fd)? {
+    let mut space = [MaybeUninit::uninit(); LISTING];
+    let mut entries = RawDir::new(&fd, &mut space);
+    while let Some(entry) = entries.next() {
         let entry = entry?;
         if ![c".", c".."].contains(&entry.file_name()) {
             children.push((entry.file_name().to_owned(), entry.file_type()));
