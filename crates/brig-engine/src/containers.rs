@@ -54,7 +54,7 @@ pub use pause::{pause, unpause};
 pub use prune::prune;
 pub use remove::remove;
 pub use rename::rename;
-pub use start::{Started, start};
+pub use start::{Started, start, start_created};
 pub use stats::{Sample, sample};
 pub use status::{Phase, Status};
 pub use stop::stop;

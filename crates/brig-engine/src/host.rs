@@ -13,7 +13,7 @@ use std::path::Path;
 /// Gathers the facts for one container: a few system calls, and more only for what it asks for.
 pub fn facts(container: &ContainerConfig) -> oci::Host {
     oci::Host {
-        capabilities: oci::capabilities::from_bits(brig_runtime::capabilities::available()),
+        capabilities: brig_runtime::capabilities::given(oci::capabilities::wished_for(container)),
         devices: devices(container),
         thermal_paths: if container.privileged { Vec::new() } else { thermal_paths() },
         kernel: kernel_version(),

@@ -44,8 +44,8 @@ pub const INIT_PATH: &str = "/sbin/docker-init";
 /// What this machine has, as far as a specification depends on it.
 #[derive(Debug, Clone, Default)]
 pub struct Host {
-    /// The capabilities that the engine can give away.
-    pub capabilities: BTreeSet<Name>,
+    /// The capabilities that the engine can give away, of those that a container may come to have; as bits.
+    pub capabilities: u64,
     /// Device nodes, for the devices that were asked for, or all under `--privileged`.
     pub devices: Vec<devices::Node>,
     /// The processor's `thermal_throttle` directories, which tell about the neighbours.

@@ -92,13 +92,17 @@ pub fn available() -> u64 {
 }
 
 /// Returns which of the capabilities of `mask` the caller has in its bounding set, and so could give to a container. Each is a
-/// question to the kernel: only those that matter are asked about.
-fn given(mask: u64) -> u64 {
-    let inside = |n: &u32| {
-        let set = CapabilitySet::from_bits_retain(1 << n);
-        mask & (1 << n) != 0 && rustix::thread::capability_is_in_bounding_set(set).unwrap_or(false)
-    };
-    (0..64u32).filter(inside).fold(0, |mask, n| mask | 1 << n)
+/// question to the kernel: only those that matter are asked about, and none beyond its last.
+pub fn given(mask: u64) -> u64 {
+    let mut given = 0;
+    for bit in (0..64).map(|n| 1 << n).filter(|bit| mask & bit != 0) {
+        match rustix::thread::capability_is_in_bounding_set(CapabilitySet::from_bits_retain(bit)) {
+            Ok(true) => given |= bit,
+            Ok(false) => {}
+            Err(_) => break,
+        }
+    }
+    given
 }
 
 impl Sets {

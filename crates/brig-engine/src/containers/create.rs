@@ -20,7 +20,7 @@ use crate::{disk, idpool, names, volumes};
 use brig_monitor::plan::SubOverlay;
 use brig_spec::id::{ContainerId, Name};
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -33,13 +33,15 @@ pub enum Source {
     Host,
 }
 
-/// A container that was made.
-#[derive(Debug, Clone)]
+/// A container that was made, and that nobody else changes as long as this lives.
+#[derive(Debug)]
 pub struct Created {
     /// Its record.
     pub record: Record,
     /// What the user should know, a line each.
     pub warnings: Vec<String>,
+    /// The lock on it.
+    pub(super) held: File,
 }
 
 /// Makes a container.
@@ -77,8 +79,7 @@ pub fn create(config: &Config, mut container: ContainerConfig, source: &Source) 
         let _ = brig_monitor::undo::replay(&steps);
         return Err(error);
     }
-    drop(held);
-    Ok(Created { record, warnings })
+    Ok(Created { record, warnings, held })
 }
 
 /// Steps 3 to 5.

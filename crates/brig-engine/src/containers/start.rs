@@ -2,6 +2,7 @@
 //!
 //! From the moment at which the monitor says `Started`, the container needs no engine any more.
 
+use super::create::Created;
 use super::wait::wait_served;
 use super::{status, undo};
 use crate::config::merge::clean_absolute;
@@ -15,6 +16,7 @@ use crate::{disk, host, idpool, layers, networks, volumes};
 use brig_monitor::client::{Connection, Event};
 use brig_monitor::plan::{CopyUp, FORMAT, Log, Plan, Restart, Rootfs};
 use brig_monitor::spawn::{Job, spawn};
+use std::fs::File;
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -56,6 +58,20 @@ pub fn start(config: &Config, record: &mut Record, flags: u8) -> Result<Started>
         s if s.is_active() => return Err(Error::conflict(what()).reason("it is running already")),
         _ => {}
     }
+    start_held(config, record, held, flags)
+}
+
+/// Starts a container that was made just now; as [`start`].
+pub fn start_created(config: &Config, created: Created, flags: u8) -> (Record, Result<Started>) {
+    let Created { mut record, held, .. } = created;
+    let started = start_held(config, &mut record, held, flags);
+    (record, started)
+}
+
+/// Starts a container that is held, and does not run.
+fn start_held(config: &Config, record: &mut Record, held: File, flags: u8) -> Result<Started> {
+    let name = record.name.clone();
+    let what = move || format!("cannot start container `{name}`");
     write_plan(config, record).map_err(|error| wrap(what(), error))?;
     let connection = spawn(&super::monitor_program(config), Job::Run, &record.dir(config), flags)
         .map_err(|error| Error::io(what(), error))?;

@@ -69,35 +69,48 @@ pub const ALL: [&str; 41] = [
     "CAP_CHECKPOINT_RESTORE",
 ];
 
+/// All of them as bits.
+const EVERY: u64 = (1 << ALL.len()) - 1;
+
 /// Returns the names of a bit set as /proc/PID/status prints it.
 pub fn from_bits(bits: u64) -> BTreeSet<Name> {
     ALL.iter().enumerate().filter(|(n, _)| bits & (1 << n) != 0).map(|(_, name)| (*name).to_owned()).collect()
+}
+
+fn bit(name: &str) -> Option<u64> {
+    ALL.iter().position(|other| *other == name).map(|n| 1 << n)
+}
+
+fn defaults() -> u64 {
+    DEFAULT.iter().filter_map(|name| bit(name)).fold(0, |all, bit| all | bit)
+}
+
+/// Returns the capabilities that a container may come to have, as bits: those that the engine is worth being asked for.
+pub fn wished_for(config: &ContainerConfig) -> u64 {
+    let add = parse(&config.cap_add).map_or(EVERY, |add| if add.all { EVERY } else { add.bits });
+    if config.privileged { EVERY } else { defaults() | add }
 }
 
 /// Decides the set: all that the engine has under `--privileged`, else the defaults with what was added and dropped.
 pub fn names(config: &ContainerConfig, host: &Host) -> Result<BTreeSet<Name>> {
     let add = parse(&config.cap_add)?;
     let drop = parse(&config.cap_drop)?;
-    let everything = || ALL.map(str::to_owned).into_iter().collect::<BTreeSet<_>>();
     // In a user namespace every capability is there, whatever the engine itself has.
-    let available = if config.userns == UserMode::Host { host.capabilities.clone() } else { everything() };
+    let available = if config.userns == UserMode::Host { host.capabilities } else { EVERY };
     if config.privileged {
-        return Ok(available);
+        return Ok(from_bits(available));
     }
-    let mut set = match (add.all, drop.all) {
-        (true, _) => everything(),
-        (false, true) => BTreeSet::new(),
-        (false, false) => DEFAULT.map(str::to_owned).into_iter().collect(),
+    let set = match (add.all, drop.all) {
+        (true, _) => EVERY,
+        (false, true) => 0,
+        (false, false) => defaults(),
     };
-    set.retain(|name| !drop.names.contains(name));
-    if let Some(missing) = add.names.iter().find(|name| !available.contains(*name)) {
+    if let Some(missing) = from_bits(add.bits & !available).first() {
         return Err(Error::new(Kind::Unsupported, format!("capability {missing} cannot be given to a container"))
             .reason("brig itself does not have it here")
             .hint("`--userns=auto` gives it within the container's own user namespace"));
     }
-    set.extend(add.names);
-    set.retain(|name| available.contains(name));
-    Ok(set)
+    Ok(from_bits((set & !drop.bits | add.bits) & available))
 }
 
 /// Makes the five sets of the specification: nothing is inheritable or ambient.
@@ -109,7 +122,7 @@ pub fn sets(names: &BTreeSet<Name>) -> LinuxCapabilities {
 #[derive(Default)]
 struct Parsed {
     all: bool,
-    names: BTreeSet<Name>,
+    bits: u64,
 }
 
 fn parse(list: &[String]) -> Result<Parsed> {
@@ -119,8 +132,8 @@ fn parse(list: &[String]) -> Result<Parsed> {
         let name = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
         if name == "CAP_ALL" {
             parsed.all = true;
-        } else if ALL.contains(&name.as_str()) {
-            parsed.names.insert(name);
+        } else if let Some(bit) = bit(&name) {
+            parsed.bits |= bit;
         } else {
             return Err(Error::invalid(format!("`{text}` is not a capability"))
                 .hint("capabilities(7) lists the names; `ALL` means all of them"));
@@ -134,7 +147,7 @@ mod tests {
     use super::*;
 
     fn host() -> Host {
-        Host { capabilities: ALL.map(str::to_owned).into_iter().collect(), ..Host::default() }
+        Host { capabilities: EVERY, ..Host::default() }
     }
 
     fn of(add: &[&str], drop: &[&str]) -> Vec<String> {
@@ -157,7 +170,7 @@ mod tests {
     fn every_name_is_known_to_the_runtime() {
         let numbers: Vec<_> = ALL.iter().map(|name| brig_runtime::capabilities::number(name)).collect();
         assert_eq!(numbers, (0..41).map(Some).collect::<Vec<_>>());
-        assert_eq!(sets(&host().capabilities).bounding.len(), ALL.len());
+        assert_eq!(sets(&from_bits(host().capabilities)).bounding.len(), ALL.len());
         assert_eq!(from_bits((1 << 41) - 1).len(), 41);
     }
 
@@ -165,7 +178,7 @@ mod tests {
     fn unknown_and_unavailable_names_are_refused() {
         let config = ContainerConfig { cap_add: vec!["FLY".into()], ..ContainerConfig::default() };
         assert_eq!(names(&config, &host()).unwrap_err().kind, Kind::InvalidArgument);
-        let poor = Host { capabilities: DEFAULT.map(str::to_owned).into_iter().collect(), ..Host::default() };
+        let poor = Host { capabilities: defaults(), ..Host::default() };
         let config = ContainerConfig { cap_add: vec!["SYS_BOOT".into()], ..ContainerConfig::default() };
         assert_eq!(names(&config, &poor).unwrap_err().kind, Kind::Unsupported);
         let config = ContainerConfig { privileged: true, ..ContainerConfig::default() };

@@ -65,27 +65,28 @@ fn execute(context: &Context, flags: &Flags) -> Outcome {
         detach_keys: flags.detach_keys.as_deref().map_or_else(|| Ok(Keys::default()), Keys::parse)?,
     };
     let source = image(context, &config, &flags.container)?;
-    let mut created = make(context, config, &source, &flags.container)?;
+    let created = make(context, config, &source, &flags.container)?;
     let signals = if foreground { Some(Signals::collect(&options)?) } else { None };
     let hello = if foreground { HELLO_OUTPUT | if options.stdin { HELLO_STDIN } else { 0 } } else { 0 };
-    let started = match containers::start(&context.config, &mut created.record, hello) {
+    let (record, started) = containers::start_created(&context.config, created, hello);
+    let started = match started {
         Ok(started) => started,
         Err(error) => {
-            if created.record.config.remove {
+            if record.config.remove {
                 // The monitor may have removed it already, or never have begun.
-                let _ = containers::remove(&context.config, created.record.id.as_str(), true, true);
+                let _ = containers::remove(&context.config, record.id.as_str(), true, true);
             }
             return Err(error);
         }
     };
     report::warnings(&started.warnings);
-    write_cidfile(&flags.container, &created.record)?;
+    write_cidfile(&flags.container, &record)?;
     let Some(signals) = signals else {
-        output::line(created.record.id.as_str());
+        output::line(record.id.as_str());
         return Ok(0);
     };
     let end = session::hold(started.connection, &signals, &options, &started.early)?;
-    finish(end, &created.record.name)
+    finish(end, &record.name)
 }
 
 /// Turns the end of a session into an exit status, with a word about what is not obvious.
