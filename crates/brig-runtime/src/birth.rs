@@ -13,7 +13,6 @@ use crate::init::{self, Init};
 use crate::protocol::{self, Channel, Word};
 use crate::settings::Settings;
 use brig_sys::clone::{Child, clone_process, flags, setns};
-use brig_sys::schedule;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{WaitId, WaitIdOptions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -47,21 +46,7 @@ pub(crate) fn bear(init: &mut Init<'_>, place: Option<BorrowedFd<'_>>) -> Result
         let _ = rustix::process::waitid(WaitId::PidFd(bearer.pidfd.as_fd()), WaitIdOptions::EXITED);
         child = heard?;
     }
-    part(&child);
     Ok((child, ours))
-}
-
-/// Has the child set itself up on another processor than this process, which has its own part to do at the same time: a scheduler
-/// that packs would let them take turns. It is a wish, and holds until that part is done.
-fn part(child: &Child) {
-    let Ok(mut processors) = schedule::affinity(0) else { return };
-    let here = rustix::thread::sched_getcpu();
-    if let Some(byte) = processors.get_mut(here / 8) {
-        *byte &= !(1 << (here % 8));
-    }
-    if processors.iter().any(|byte| *byte != 0) {
-        let _ = schedule::set_affinity(child.pid, &processors);
-    }
 }
 
 /// The bearer's life.
