@@ -17,6 +17,7 @@ use brig_spec::runtime::{Hooks, LinuxDevice};
 use brig_sys::clone::{flags, unshare};
 use brig_sys::root::Root;
 use rustix::thread::{Gid, Uid};
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -175,15 +176,14 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     rootfs::attach_below(&root, below)?;
 
     let own_cgroup = init.settings.namespaces.has(flags::NEWCGROUP);
-    let mut settled_in_cgroup = init.born_in_cgroup;
-    let mut cgroup_ready = || -> Result<(), Error> {
-        if !settled_in_cgroup {
+    let settled_in_cgroup = Cell::new(init.born_in_cgroup);
+    let cgroup_ready = || -> Result<(), Error> {
+        if !settled_in_cgroup.replace(true) {
             channel.expect(Word::Cgroup)?;
             // After the move: the namespace shows the cgroup in which it is made as its root.
             if own_cgroup {
                 unshare(flags::NEWCGROUP).step(|| "make the cgroup namespace".into())?;
             }
-            settled_in_cgroup = true;
         }
         Ok(())
     };
@@ -198,6 +198,8 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
         rootfs::mount_cgroups(&root, destination, cgroup, own_cgroup, options)
     };
     let show = |at: usize, bind: BorrowedFd<'_>| -> Result<(), Error> {
+        // The maker answers when it has made the cgroup, and has said so.
+        cgroup_ready()?;
         let at = u32::try_from(at).unwrap_or(u32::MAX).to_le_bytes();
         channel.send(Word::Shown, &at, &[bind]).step(|| "have a mount shown under other ids".into())?;
         channel.expect(Word::Shown).map(drop)

@@ -107,6 +107,28 @@ fn a_user_namespace_sees_id_mapped_binds_as_its_own() {
 }
 
 #[test]
+fn a_part_of_the_root_is_shown_under_other_ids_whatever_comes_before_it() {
+    for first in [true, false] {
+        let mut bundle = Bundle::new("stat -c %u:%g /shown/file; grep -c cgroup /proc/mounts");
+        std::fs::create_dir(bundle.rootfs("data")).unwrap();
+        std::fs::write(bundle.rootfs("data/file"), "").unwrap();
+        let map = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+        let shown = json!({
+            "destination": "/shown", "type": "bind", "source": bundle.rootfs("data"), "options": ["bind"],
+            "uidMappings": map, "gidMappings": map,
+        });
+        let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| mount["type"] != "cgroup");
+        mounts.push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}));
+        mounts.insert(if first { 1 } else { mounts.len() }, shown);
+        let said = bundle.run().ok();
+        let mut lines = said.lines();
+        assert_eq!(lines.next(), Some("1000:1000"), "{first}: {said}");
+        assert_ne!(lines.next(), Some("0"), "{first}: {said}");
+    }
+}
+
+#[test]
 fn nobody_who_reads_is_an_error_and_no_crash() {
     let bundle = Bundle::new("true");
     let words = [vec!["--version"], vec!["features"], vec!["--help"], vec!["state", "--help"]];
