@@ -41,13 +41,26 @@ pub(crate) fn random_number() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
+/// Makes a file of mode 0600 that was not there, with these bytes.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<File> {
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
+/// Removes a file; none is fine.
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path.display())(error)),
+        _ => Ok(()),
+    }
+}
+
 /// Writes a file in one step: a temporary name in the same directory, fsync, rename, fsync of the directory.
 pub(crate) fn replace_file(directory: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let temporary = directory.join(format!(".{name}.{}", random_name()));
     let written = (|| {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        write_new(&temporary, bytes)?.sync_all()?;
         std::fs::rename(&temporary, directory.join(name))?;
         File::open(directory)?.sync_all()
     })();

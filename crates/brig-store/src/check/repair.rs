@@ -101,15 +101,7 @@ impl Store {
                 disk::sync_directory(&self.images_path())?;
             }
             Object::Name(name) => self.unset_name_file(commit, name)?,
-            Object::Blob(digest) => {
-                let path = self.blob_path(digest);
-                match std::fs::remove_file(&path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(Error::io("remove", path.display())(error));
-                    }
-                    _ => {}
-                }
-            }
+            Object::Blob(digest) => disk::remove_file(&self.blob_path(digest))?,
             Object::Layer(name) => {
                 if in_use.layers.contains(name) {
                     return Ok(Some("a container uses it; remove the container, then repair again".to_owned()));

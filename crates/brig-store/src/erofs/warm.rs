@@ -34,6 +34,6 @@ pub fn cool(mounted: &Path, path: &Path) -> io::Result<()> {
     let context = rustix::mount::fspick(CWD, mounted, flags)?;
     rustix::mount::fsconfig_set_flag(context.as_fd(), super::DIRECT)?;
     rustix::mount::fsconfig_reconfigure(context.as_fd())?;
-    rustix::fs::fadvise(super::open(path)?, 0, None, Advice::DontNeed)?;
+    rustix::fs::fadvise(super::open_unchecked(path)?, 0, None, Advice::DontNeed)?;
     Ok(())
 }

@@ -152,7 +152,8 @@ impl Store {
         }
         text.push_str("end\n");
         let temporary = self.root.join("tmp").join(format!("listing-{}", disk::random_name()));
-        let kept = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, self.root.join(FILE)));
+        let kept = disk::write_new(&temporary, text.as_bytes())
+            .and_then(|_| std::fs::rename(&temporary, self.root.join(FILE)));
         if kept.is_err() {
             let _ = std::fs::remove_file(&temporary);
         }

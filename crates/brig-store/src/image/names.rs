@@ -110,12 +110,7 @@ impl Store {
     }
 
     fn remove_name(&self, name: &str) -> Result<()> {
-        let path = self.names_path().join(file_name(name));
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("remove", path.display())(error))
-            }
-            _ => disk::sync_directory(&self.names_path()),
-        }
+        disk::remove_file(&self.names_path().join(file_name(name)))?;
+        disk::sync_directory(&self.names_path())
     }
 }

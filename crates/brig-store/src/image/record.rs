@@ -106,7 +106,7 @@ impl Store {
     /// Writes an image's record to `path`, aside, so that it can be flushed with all that it tells of.
     pub(crate) fn draft_image(&self, record: &ImageRecord, path: PathBuf) -> Result<Draft> {
         let (_, text) = self.with_origins(record)?;
-        std::fs::write(&path, &text).map_err(Error::io("write", path.display()))?;
+        disk::write_new(&path, &text).map_err(Error::io("write", path.display()))?;
         Ok(Draft { path, text })
     }
 
@@ -134,12 +134,7 @@ impl Store {
     /// Removes an image's record; none is fine. It is for good once the directory is flushed.
     pub(crate) fn remove_record(&self, commit: &CommitLock<'_>, id: &Digest) -> Result<()> {
         let path = self.images_path().join(format!("{}.json", id.hex()));
-        commit.change(|| match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("remove", path.display())(error))
-            }
-            _ => Ok(((), Change::Gone(id.clone()))),
-        })
+        commit.change(|| disk::remove_file(&path).map(|()| ((), Change::Gone(id.clone()))))
     }
 
     /// Adds to a record what one of the same image knows of its origins; returns it as a text, too.
