@@ -226,6 +226,7 @@ pub fn begin(
                 process.channel.tell(Word::Cgroup)?;
             }
         }
+        // What this process had to do at the same time is done: the other may come here too.
         init.program.attributes.apply_processors(process.child()?.pid, &mut init.program.warnings)
     };
     if let Err(error) = settle(&mut enclosed) {
