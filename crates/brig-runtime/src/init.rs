@@ -60,13 +60,17 @@ impl Init<'_> {
     }
 
     /// Says whether the view of the cgroups can be mounted last, while all else is done at the same time as the cgroups are made:
-    /// where nothing lies below it, and no hook looks before.
+    /// where nothing lies below it or over it, and no hook looks before.
     fn cgroups_can_wait(&self) -> bool {
-        let mut views = self.mounts.iter().filter(|mount| matches!(mount.source, Source::Cgroup));
-        let (Some(view), None) = (views.next(), views.next()) else { return false };
+        let Some(at) = self.mounts.iter().position(|mount| matches!(mount.source, Source::Cgroup)) else {
+            return false;
+        };
+        let view = &self.mounts[at];
+        let is_over = |mount: &Mount| view.destination.starts_with(&mount.destination);
         let is_below = |path: &Path| path.starts_with(&view.destination);
         let hooked = [Moment::Prestart, Moment::CreateRuntime, Moment::CreateContainer];
         self.mounts.iter().filter(|mount| is_below(&mount.destination)).count() == 1
+            && !self.mounts[at + 1..].iter().any(is_over)
             && !self.settings.masked.iter().chain(&self.settings.readonly).any(|path| is_below(Path::new(path)))
             && !self.devices.iter().any(|device| is_below(&device.path))
             && hooked.iter().all(|moment| moment.of(&self.hooks).is_empty())

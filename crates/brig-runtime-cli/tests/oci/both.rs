@@ -170,6 +170,23 @@ fn mounts_are_as_their_options_say() {
 }
 
 #[test]
+fn what_is_mounted_around_the_cgroups_is_there_in_the_order_of_the_list() {
+    let tmpfs = |to: &str| json!({"destination": to, "type": "tmpfs", "source": "tmpfs", "options": ["mode=0755"]});
+    let mut bundle = Bundle::new("ls -A /sys/fs | wc -l");
+    bundle.mount(tmpfs("/sys/fs"));
+    assert_eq!(bundle.run().ok(), "0\n", "a later mount hides the cgroups");
+    let mut bundle = Bundle::new("ls -A /sys/fs/cgroup | wc -l");
+    bundle.mount(tmpfs("/sys/fs/cgroup"));
+    assert_eq!(bundle.run().ok(), "0\n", "and so does one in their place");
+    let mut bundle = Bundle::new("ls -A /sys/fs/cgroup | wc -l; grep -c ' /sys/fs/cgroup' /proc/mounts");
+    bundle.config["mounts"].as_array_mut().unwrap().insert(1, tmpfs("/sys"));
+    bundle.config["mounts"].as_array_mut().unwrap().retain(|mount| mount["type"] != "sysfs");
+    let said = bundle.run().ok();
+    let counts: Vec<u32> = said.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(counts.len() == 2 && counts.iter().all(|count| *count > 0), "an earlier one lies below: {counts:?}");
+}
+
+#[test]
 fn a_process_is_limited_as_asked() {
     let mut bundle = Bundle::new(
         "ulimit -n; ulimit -c; cat /proc/self/oom_score_adj; grep -E 'CapBnd|NoNewPrivs' /proc/self/status; umask",
