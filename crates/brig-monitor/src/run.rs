@@ -20,7 +20,6 @@ use crate::state::{EXIT_FILE, Exit, ProcessId, STATE_FILE, State, now_ns};
 use crate::{records, stdio, undo};
 use brig_runtime::cgroup::Cgroup;
 use brig_runtime::{Context, Error};
-use brig_spec::runtime::LinuxNamespaceType;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -171,10 +170,8 @@ fn serve_to_end(plan: &Plan, server: &mut Server, mut container: Container) -> E
     let status = server.serve(&container.process, relay);
     server.forget_holds();
     let oom_killed = container.cgroup.oom_kills() > 0;
-    // Without a pid namespace of its own, whose processes end with its first, the container may have left some behind.
-    let own =
-        plan.spec.namespace(LinuxNamespaceType::Pid).is_some_and(|namespace| namespace.path.as_os_str().is_empty());
-    if !own && !container.cgroup.pids().is_empty() {
+    // Without a pid namespace of its own the container may have left processes behind; and others may have been put there.
+    if !container.cgroup.pids().is_empty() {
         let _ = container.cgroup.kill_all();
     }
     // The ports are closed at once; the pair of interfaces goes with the namespace, which nobody is left to hold.

@@ -24,6 +24,7 @@ pub(crate) fn configure(plan: &Network, netns: BorrowedFd<'_>) -> Result<()> {
             sysctl::set_if_present(&key("accept_ra"), "0")?;
             // The addresses are ours to give, so they are usable at once.
             sysctl::set_if_present(&key("accept_dad"), "0")?;
+            sysctl::set_if_present("ipv6/conf/all/accept_dad", "0")?;
             Some(interface::socket6().map_err(failed("open an IPv6 socket for"))?)
         } else {
             sysctl::set_if_present(&key("disable_ipv6"), "1")?;

@@ -230,6 +230,8 @@ pub fn begin(
         init.program.attributes.apply_processors(process.child()?.pid, &mut init.program.warnings)
     };
     if let Err(error) = settle(&mut enclosed) {
+        // A child that had failed before cannot be put anywhere, and knows better why there will be no container.
+        let error = process.channel.failure().unwrap_or(error);
         drop(process);
         if enclosed {
             let _ = request.cgroup.remove();

@@ -59,20 +59,25 @@ impl Init<'_> {
         !self.settings.namespaces.has(flags::NEWCGROUP) && Moment::CreateContainer.of(&self.hooks).is_empty()
     }
 
-    /// Says whether the view of the cgroups can be mounted last, while all else is done at the same time as the cgroups are made:
-    /// where nothing lies below it or over it, and no hook looks before.
+    /// Says whether the view of the cgroups can come after all other mounts and devices, which are made while the cgroups are: where
+    /// that cannot be told apart. So no hook looks before, and what comes after it in the list lies in the container's own /dev, or is
+    /// one of the files that engines put into /etc. Any other path might lead below it or over it by a link.
     fn cgroups_can_wait(&self) -> bool {
+        const FILES: [&str; 3] = ["/etc/resolv.conf", "/etc/hostname", "/etc/hosts"];
         let Some(at) = self.mounts.iter().position(|mount| matches!(mount.source, Source::Cgroup)) else {
             return false;
         };
-        let view = &self.mounts[at];
-        let is_over = |mount: &Mount| view.destination.starts_with(&mount.destination);
-        let is_below = |path: &Path| path.starts_with(&view.destination);
+        let (before, after) = (&self.mounts[..at], &self.mounts[at + 1..]);
+        let new_dev = before.iter().any(|mount| mount.destination == Path::new("/dev") && mount.source.is_new("tmpfs"));
+        let in_dev = |path: &Path| new_dev && path.parent() == Some(Path::new("/dev")) && path.file_name().is_some();
+        let is_apart = |mount: &Mount| match mount.source {
+            Source::New { .. } => in_dev(&mount.destination) && !mount.options.copy_up,
+            Source::Bind { .. } => FILES.iter().any(|file| mount.destination == Path::new(file)),
+            Source::Inside { .. } | Source::Cgroup => false,
+        };
         let hooked = [Moment::Prestart, Moment::CreateRuntime, Moment::CreateContainer];
-        self.mounts.iter().filter(|mount| is_below(&mount.destination)).count() == 1
-            && !self.mounts[at + 1..].iter().any(is_over)
-            && !self.settings.masked.iter().chain(&self.settings.readonly).any(|path| is_below(Path::new(path)))
-            && !self.devices.iter().any(|device| is_below(&device.path))
+        after.iter().all(is_apart)
+            && self.devices.iter().all(|device| in_dev(&device.path))
             && hooked.iter().all(|moment| moment.of(&self.hooks).is_empty())
     }
 }
@@ -220,8 +225,6 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     run_hooks(init, channel, root.as_fd())?;
     set_up_stdio(init, channel, &root, found.pts.as_ref())?;
     rootfs::set_sysctls(found.proc.as_ref(), init.settings.sysctls.iter())?;
-    rootfs::protect_readonly(&root, &init.settings.readonly)?;
-    rootfs::mask(&root, &init.settings.masked, init.settings.mount_label.as_deref())?;
     cgroup_ready()?;
     if let Some((destination, options)) = last {
         rootfs::mount_cgroups(&root, &destination, cgroup, own_cgroup, &options)?;
@@ -229,6 +232,8 @@ fn set_up(init: &mut Init<'_>, channel: &Channel) -> Result<Settled, Error> {
     for mount in &found.readonly {
         rootfs::make_readonly(mount.as_fd())?;
     }
+    rootfs::protect_readonly(&root, &init.settings.readonly)?;
+    rootfs::mask(&root, &init.settings.masked, init.settings.mount_label.as_deref())?;
     let root = match init.settings.namespaces.mounts.shared() {
         None => rootfs::change_root(root.as_fd(), init.pivot).map(|()| root)?,
         Some(namespace) => shared::enter(namespace, root.as_fd(), init.bare)?,

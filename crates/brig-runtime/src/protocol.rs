@@ -7,8 +7,8 @@
 //!    | user namespace only: id maps written,     |
 //!    | root and binds mounted                    |
 //!    |---- Maps + descriptors ------------------>| becomes root of its user namespace
-//!    | cgroup made (v1)                           | root attached, mounts, devices, masks
-//!    |---- Cgroup ------------------------------>| cgroup mounts, pivot_root,
+//!    | cgroup made (v1)                           | root attached, mounts, devices
+//!    |---- Cgroup ------------------------------>| cgroup mounts, masks, pivot_root,
 //!    | child moved (v1); network, in parallel    | user, working directory
 //!    |<--- Shown + number, descriptor -----------| a bind of the root's own parts under other ids, each
 //!    |---- Shown ------------------------------->|
@@ -26,8 +26,8 @@
 //!    |<--- Failed + status, errno, step ---------| at any point instead
 //! ```
 //!
-//! Where the child makes a cgroup namespace or runs hooks of its own, `Cgroup` comes after the move. With hooks, or where something
-//! is mounted or masked below the cgroups, the child waits for it where the cgroup mount stands among the others.
+//! Where the child makes a cgroup namespace or runs hooks of its own, `Cgroup` comes after the move. With hooks, or where a later
+//! mount might lie below the cgroups or over them, the child waits for it where the cgroup mount stands among the others.
 //!
 //! With a door, a listening socket, the child lets go of its maker after `Ready`. Whoever starts it, in another process at
 //! another time, connects to the door, hears `Ready` again, and carries the conversation on from there.
@@ -184,6 +184,19 @@ impl Channel {
         Ok(Some(Packet { word, bytes, fds }))
     }
 
+    /// What the other side has reported of its failure, if it has; does not wait for it.
+    pub fn failure(&self) -> Option<Error> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        while poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&at_once)) == Ok(1) {
+            let packet = self.receive().ok()??;
+            if packet.word == Word::Failed {
+                return Some(Error::from_bytes(&packet.bytes));
+            }
+        }
+        None
+    }
+
     /// Waits for one given word. Errors: what the other side reports, its silence, or another word.
     pub fn expect(&self, word: Word) -> Result<Packet, Error> {
         let step = || "hear from the other side of the start".to_owned();
@@ -237,9 +250,11 @@ mod tests {
         };
         let (ours, theirs) = pair().unwrap();
         ours.say(Word::Cgroup).unwrap();
+        assert!(ours.failure().is_none(), "nothing is waited for");
         failed(theirs);
         assert_eq!(ours.expect(Word::Ready).unwrap_err().step, "mount it");
         assert!(ours.receive().unwrap().is_none());
+        assert!(ours.failure().is_none());
         // The next word finds it gone: by EPIPE, or by ECONNRESET where something was left unread.
         for unread in [false, true] {
             let (ours, theirs) = pair().unwrap();
@@ -248,6 +263,10 @@ mod tests {
             }
             failed(theirs);
             assert_eq!(ours.tell(Word::Cgroup).unwrap_err().step, "mount it", "{unread}");
+            let (ours, theirs) = pair().unwrap();
+            theirs.say(Word::Mounted).unwrap();
+            failed(theirs);
+            assert_eq!(ours.failure().unwrap().step, "mount it");
         }
     }
 }

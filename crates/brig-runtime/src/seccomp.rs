@@ -93,6 +93,9 @@ struct Rule<'a> {
 pub fn compile(seccomp: &LinuxSeccomp, has_capability: impl Fn(&str) -> bool) -> Result<Filter, Error> {
     let mut named = Named::default();
     if seccomp.builtin {
+        if !seccomp.syscalls.is_empty() {
+            return Err(Error::invalid("compile the seccomp filter", "it names the built-in rules, and has rules too"));
+        }
         let read = builtin::rules(has_capability);
         let rules = read.iter().enumerate().map(|(at, rule)| {
             named.look_up(at, rule.names());

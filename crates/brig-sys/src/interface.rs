@@ -83,8 +83,13 @@ pub fn up(socket: BorrowedFd<'_>, name: &str) -> Result<()> {
 /// Gives an interface its IPv4 address, with a prefix of so many bits; the broadcast address is the subnet's last.
 pub fn set_address4(socket: BorrowedFd<'_>, name: &str, address: Ipv4Addr, prefix: u8) -> Result<()> {
     let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
-    // The first call guesses the prefix from the class of the address, the second sets it right.
-    for (number, value) in [(libc::SIOCSIFADDR, address), (libc::SIOCSIFNETMASK, Ipv4Addr::from_bits(mask))] {
+    let last = Ipv4Addr::from_bits(address.to_bits() | !mask);
+    // The first call guesses the prefix from the class of the address, the second sets it right, and the broadcast address too
+    // unless the guess had none, as for class E.
+    let calls =
+        [(libc::SIOCSIFADDR, address), (libc::SIOCSIFNETMASK, Ipv4Addr::from_bits(mask)), (libc::SIOCSIFBRDADDR, last)];
+    let has_class = address.octets()[0] < 240;
+    for (number, value) in calls.into_iter().take(if has_class { 2 } else { 3 }) {
         let mut request = request(name)?;
         // SAFETY: sockaddr_in is a sockaddr as the kernel takes it: of the same size, the family first.
         request.ifr_ifru.ifru_addr = unsafe { std::mem::transmute::<libc::sockaddr_in, libc::sockaddr>(to_c(value)) };

@@ -1,7 +1,8 @@
 //! Starting a program beside this one, as posix_spawn(3) does, without its 64 questions about signals.
 //!
 //! The child is made by clone(2) with `CLONE_VM` and `CLONE_VFORK`: no page table is copied, and this thread waits until the
-//! program runs. Signal handlers end with the exec by themselves; until then every signal is blocked.
+//! program runs. Signal handlers end with the exec by themselves; until right before it every signal is blocked, and then the
+//! child has the mask of its maker: no handler of a signal that this leaves open may rely on being in its own process.
 
 use crate::exec::{StringList, execve};
 use crate::{Error, Result, check, fds};

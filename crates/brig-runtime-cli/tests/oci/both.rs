@@ -187,6 +187,16 @@ fn what_is_mounted_around_the_cgroups_is_there_in_the_order_of_the_list() {
 }
 
 #[test]
+fn a_link_of_the_image_does_not_bring_a_mount_below_the_cgroups() {
+    let mut bundle = Bundle::new("ls -A /sys | wc -l");
+    std::os::unix::fs::symlink("/sys", bundle.rootfs("link")).unwrap();
+    std::fs::create_dir(bundle.path("empty")).unwrap();
+    bundle.mount(json!({"destination": "/link", "type": "bind", "source": "empty", "options": ["bind"]}));
+    assert_eq!(bundle.run().ok(), "0\n");
+    assert_eq!(std::fs::read_dir(bundle.path("empty")).unwrap().count(), 0, "nothing is made in what is bound");
+}
+
+#[test]
 fn a_process_is_limited_as_asked() {
     let mut bundle = Bundle::new(
         "ulimit -n; ulimit -c; cat /proc/self/oom_score_adj; grep -E 'CapBnd|NoNewPrivs' /proc/self/status; umask",

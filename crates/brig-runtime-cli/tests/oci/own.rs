@@ -129,6 +129,38 @@ fn a_part_of_the_root_is_shown_under_other_ids_whatever_comes_before_it() {
 }
 
 #[test]
+fn masks_and_read_only_paths_hold_for_the_cgroups_too() {
+    let view = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid"]});
+    let writes = "for d in /sys/fs/cgroup /sys/fs/cgroup/*; do mkdir $d/made && echo made; done; true";
+    let mut bundle = Bundle::new(writes);
+    bundle.config["mounts"].as_array_mut().unwrap().retain(|mount| mount["type"] != "cgroup");
+    bundle.mount(view.clone());
+    bundle.config["linux"]["readonlyPaths"] = json!(["/sys"]);
+    assert_eq!(bundle.run().ok(), "");
+    let mut bundle = Bundle::new("ls /cg | wc -l");
+    std::os::unix::fs::symlink("/sys/fs/cgroup", bundle.rootfs("cg")).unwrap();
+    bundle.config["mounts"].as_array_mut().unwrap().retain(|mount| mount["type"] != "cgroup");
+    bundle.mount(view);
+    bundle.config["linux"]["maskedPaths"] = json!(["/cg"]);
+    assert_eq!(bundle.run().ok(), "0\n");
+}
+
+#[test]
+fn options_that_name_files_mean_those_beside_the_bundle() {
+    let mut bundle = Bundle::new("ls /ov");
+    for directory in ["one", "two"] {
+        std::fs::create_dir(bundle.path(directory)).unwrap();
+        std::fs::write(bundle.path(directory).join(format!("file-{directory}")), "").unwrap();
+        std::fs::create_dir_all(bundle.rootfs("ov").join(directory)).unwrap();
+        std::fs::write(bundle.rootfs("ov").join(directory).join("wrong"), "").unwrap();
+    }
+    bundle.mount(json!({
+        "destination": "/ov", "type": "overlay", "source": "overlay", "options": ["lowerdir=one:two"],
+    }));
+    assert_eq!(bundle.run().ok(), "file-one\nfile-two\n");
+}
+
+#[test]
 fn nobody_who_reads_is_an_error_and_no_crash() {
     let bundle = Bundle::new("true");
     let words = [vec!["--version"], vec!["features"], vec!["--help"], vec!["state", "--help"]];

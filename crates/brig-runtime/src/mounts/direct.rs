@@ -6,22 +6,39 @@
 use super::Options;
 use crate::selinux;
 use brig_sys::mounts::{ATIME, NODEV, NOEXEC, NOSUID, RDONLY, STRICTATIME};
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
 use std::ffi::CString;
+use std::io;
 use std::os::fd::BorrowedFd;
 
+/// The file systems that are mounted in this way: whose options name no file, which would be looked for from another directory.
+const KINDS: [&str; 6] = ["tmpfs", "devpts", "mqueue", "sysfs", "cgroup", "cgroup2"];
+
+/// The most bytes of options that mount(2) reads; what is longer it cuts off without a word.
+const DATA_MAX: usize = 4095;
+
 /// Mounts a new file system onto a directory. False says that nothing was mounted: it takes the long way to do that, or to
-/// learn what is wrong. The working directory is then the target.
+/// learn what is wrong.
 pub(crate) fn mount_onto(kind: &str, source: &str, options: &Options, target: BorrowedFd<'_>) -> bool {
     // Read-only would be the file system and not the mount, for whoever else mounts the same.
     options.attributes.set & RDONLY == 0
-        && rustix::process::fchdir(target).is_ok()
-        && mount_at(".", kind, source, options)
+        && from_within(target, || Ok(mount_at(".", kind, source, options))).unwrap_or_default()
+}
+
+/// Does something with a directory as the working directory, and returns to the present one: later mounts look from there for
+/// what their options name.
+pub(crate) fn from_within<T>(directory: BorrowedFd<'_>, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let home = rustix::fs::open(".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::process::fchdir(directory)?;
+    let result = work();
+    rustix::process::fchdir(&home)?;
+    result
 }
 
 /// Mounts a new file system onto the entry `name` of the working directory; the same else.
 pub(crate) fn mount_at(name: &str, kind: &str, source: &str, options: &Options) -> bool {
-    let Some(flags) = flags(options) else { return false };
+    let Some(flags) = flags(options).filter(|_| KINDS.contains(&kind)) else { return false };
     if options.label.is_some() && (selinux::labels_by_option(kind) || kind == "mqueue") {
         return false;
     }
@@ -38,7 +55,7 @@ pub(crate) fn mount_at(name: &str, kind: &str, source: &str, options: &Options) 
     }
     // A comma within a value would end it.
     let commas = data.matches(',').count();
-    if commas > options.data.len().saturating_sub(1) {
+    if commas > options.data.len().saturating_sub(1) || data.len() > DATA_MAX {
         return false;
     }
     CString::new(data).is_ok_and(|data| rustix::mount::mount(source, name, kind, flags, data.as_c_str()).is_ok())

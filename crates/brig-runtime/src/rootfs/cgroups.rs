@@ -33,34 +33,39 @@ pub(super) fn mount(target: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool
     }
     let base = new_file_system("tmpfs", SOURCE, &of_base(options))?;
     attach(base.as_fd(), target)?;
-    rustix::process::fchdir(&base)?;
-    for (hierarchy, directory) in layout.hierarchies.iter().zip(cgroup.directories()) {
+    mounts::from_within(base.as_fd(), || fill(base.as_fd(), cgroup, own_namespace, options))?;
+    if options.attributes.set & RDONLY != 0 {
+        set_attributes(base.as_fd(), &Attributes { set: RDONLY, ..Attributes::default() }, false)?;
+    }
+    Ok(())
+}
+
+/// Mounts each v1 hierarchy in the tmpfs `base`, which is the working directory.
+fn fill(base: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool, options: &Options) -> io::Result<()> {
+    for (hierarchy, directory) in cgroup.layout().hierarchies.iter().zip(cgroup.directories()) {
         let clone = if own_namespace { None } else { bound(&directory, options)? };
         if !own_namespace && clone.is_none() {
             continue;
         }
         // Nobody else has seen the tmpfs yet: what is made in it stays what it is.
         let name = hierarchy.mount.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        rustix::fs::mkdirat(&base, name, Mode::from_raw_mode(0o755))?;
+        rustix::fs::mkdirat(base, name, Mode::from_raw_mode(0o755))?;
         if let Some(clone) = clone {
-            mounts::attach_at(clone.as_fd(), base.as_fd(), name)?;
+            mounts::attach_at(clone.as_fd(), base, name)?;
         } else {
             let (kind, options) = of_hierarchy(hierarchy, options);
             if !mounts::mount_at(name, kind, SOURCE, &options) {
-                mounts::attach_at(new_file_system(kind, SOURCE, &options)?.as_fd(), base.as_fd(), name)?;
+                mounts::attach_at(new_file_system(kind, SOURCE, &options)?.as_fd(), base, name)?;
             }
         }
         if hierarchy.controllers.len() > 1 {
             for controller in &hierarchy.controllers {
-                match rustix::fs::symlinkat(name, &base, controller.as_str()) {
+                match rustix::fs::symlinkat(name, base, controller.as_str()) {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(error) => return Err(error.into()),
                 }
             }
         }
-    }
-    if options.attributes.set & RDONLY != 0 {
-        set_attributes(base.as_fd(), &Attributes { set: RDONLY, ..Attributes::default() }, false)?;
     }
     Ok(())
 }

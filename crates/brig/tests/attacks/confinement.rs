@@ -84,6 +84,9 @@ fn capabilities_and_groups_are_exactly_those_asked_for() {
     }
     let text = engine.brig(&["exec", "--privileged", "web", "sh", "-c", script]).ok();
     assert_eq!((field(&text, "CapInh"), field(&text, "CapAmb")), (zero.clone(), zero));
+    // All that the engine has itself; the container keeps its filter.
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    assert_eq!((field(&text, "CapEff"), field(&text, "CapBnd")), (field(&own, "CapBnd"), field(&own, "CapBnd")));
 }
 
 #[test]
