@@ -13,7 +13,7 @@ use std::path::Path;
 /// Gathers the facts for one container: a few system calls, and more only for what it asks for.
 pub fn facts(container: &ContainerConfig) -> oci::Host {
     oci::Host {
-        capabilities: brig_runtime::capabilities::given(oci::capabilities::wished_for(container)),
+        capabilities: capabilities(container),
         devices: devices(container),
         thermal_paths: if container.privileged { Vec::new() } else { thermal_paths() },
         kernel: kernel_version(),
@@ -21,6 +21,11 @@ pub fn facts(container: &ContainerConfig) -> oci::Host {
         selinux: rustix::fs::access("/sys/fs/selinux/enforce", rustix::fs::Access::EXISTS).is_ok()
             && brig_runtime::selinux::state() == brig_runtime::selinux::State::Active,
     }
+}
+
+/// Returns which capabilities the engine can give away, of those that a container may come to have; as bits.
+pub fn capabilities(container: &ContainerConfig) -> u64 {
+    brig_runtime::capabilities::given(oci::capabilities::wished_for(container))
 }
 
 /// The kernel's version, (major, minor): uname(2).

@@ -54,6 +54,13 @@ pub(crate) fn configure(plan: &Network, netns: BorrowedFd<'_>) -> Result<()> {
     interface::set_default_route4(socket, name, plan.bridge.gateway).map_err(failed("set the default route by"))
 }
 
+/// Brings the loopback interface of a network namespace up: all that `--network none` needs.
+///
+/// The calling thread steps into the namespace and back.
+pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<()> {
+    namespace::inside(netns, || interface::loopback_up().map_err(|error| told("bring up", "lo", &error)))
+}
+
 fn told(operation: &'static str, name: &str, error: &io::Error) -> Error {
     Error::kernel(operation, name, Errno::from_io_error(error).unwrap_or(Errno::IO))
 }

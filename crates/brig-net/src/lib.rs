@@ -54,4 +54,4 @@ pub use attach::{Attachment, Lingering, adopt, attach, detach, remove_bridge, re
 pub use device::move_device;
 pub use error::{Error, Result};
 pub use foreign::{ForeignDrop, foreign_forward_drops, remove_foreign_accepts};
-pub use namespace::loopback_up;
+pub use inside::loopback_up;

@@ -30,13 +30,3 @@ pub(crate) fn inside<T>(netns: BorrowedFd<'_>, work: impl FnOnce() -> Result<T>)
 pub(crate) fn current() -> std::result::Result<OwnedFd, Errno> {
     open("/proc/thread-self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
-
-/// Brings the loopback interface of a network namespace up: all that `--network none` needs.
-///
-/// The calling thread steps into the namespace and back.
-pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<()> {
-    inside(netns, || {
-        brig_sys::interface::loopback_up()
-            .map_err(|error| Error::kernel("bring up", "lo", Errno::from_io_error(&error).unwrap_or(Errno::IO)))
-    })
-}

@@ -8,6 +8,7 @@
 //! a new one, others joined     the same: within the new one there are no rights over what belongs to the machine
 //! ```
 
+use crate::cgroup::file;
 use crate::error::{Context, Error};
 use crate::init::{self, Init};
 use crate::protocol::{self, Channel, Word};
@@ -16,8 +17,8 @@ use brig_sys::clone::{Child, clone_process, flags, setns};
 use brig_sys::schedule;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{WaitId, WaitIdOptions};
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// Makes the process, in the cgroup v2 directory `place` if one is given, and returns it with the channel to it.
 pub(crate) fn bear(init: &mut Init<'_>, place: Option<BorrowedFd<'_>>) -> Result<(Child, Channel), Error> {
@@ -71,9 +72,8 @@ fn part(child: &Child) {
 
 /// Says how many threads of the whole machine run or could run at this moment, this one among them; proc_loadavg(5).
 fn running() -> Option<u32> {
-    let mut bytes = [0; 64];
-    let count = std::fs::File::open("/proc/loadavg").ok()?.read(&mut bytes).ok()?;
-    let (running, _) = std::str::from_utf8(&bytes[..count]).ok()?.split(' ').nth(3)?.split_once('/')?;
+    let text = file::read_if_there(Path::new("/proc/loadavg"))?;
+    let (running, _) = text.split(' ').nth(3)?.split_once('/')?;
     running.parse().ok()
 }
 

@@ -12,7 +12,7 @@
 mod check;
 mod create;
 mod devices;
-mod file;
+pub(crate) mod file;
 mod layout;
 mod metrics;
 mod oom;

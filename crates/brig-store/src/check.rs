@@ -211,7 +211,7 @@ impl Store {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..self.limits.parallel().min(here.len()) {
+            for _ in 1..crate::limits::parallel().min(here.len()) {
                 scope.spawn(work);
             }
             work();

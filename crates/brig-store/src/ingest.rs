@@ -235,7 +235,7 @@ impl Store {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..self.limits.parallel().min(jobs.len()) {
+            for _ in 1..crate::limits::parallel().min(jobs.len()) {
                 scope.spawn(run);
             }
             run();

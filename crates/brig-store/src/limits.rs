@@ -13,8 +13,6 @@ pub struct Limits {
     pub ratio: u64,
     /// The uncompressed size in bytes up to which any ratio is allowed.
     pub ratio_floor: u64,
-    /// The most layers that are fetched and unpacked at the same time; as many as there are processors, 3 to 8, if it is not said.
-    pub parallel: Option<usize>,
     /// How long to wait for another process that is fetching the same layer.
     pub lock_wait: Duration,
 }
@@ -26,21 +24,19 @@ impl Default for Limits {
             layer_bytes: 64 << 30,
             ratio: 200,
             ratio_floor: 1 << 30,
-            parallel: None,
             lock_wait: Duration::from_secs(30 * 60),
         }
     }
 }
 
 impl Limits {
-    /// Returns how many layers are fetched and unpacked at the same time.
-    pub(crate) fn parallel(&self) -> usize {
-        // Asked only now: it is a question of some twenty system calls.
-        self.parallel.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from).clamp(3, 8))
-    }
-
     /// Returns the most uncompressed bytes that a blob of `compressed` bytes may become.
     pub(crate) fn expanded(&self, compressed: u64) -> u64 {
         compressed.saturating_mul(self.ratio).max(self.ratio_floor).min(self.layer_bytes)
     }
+}
+
+/// Returns how many layers are fetched and unpacked at the same time. It takes some twenty system calls.
+pub(crate) fn parallel() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(3, 8)
 }

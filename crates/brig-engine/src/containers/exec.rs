@@ -7,10 +7,10 @@ use super::start::{self, Started};
 use super::status;
 use crate::config::Config;
 use crate::config::merge::merge_env;
-use crate::disk;
 use crate::error::{Error, Result};
 use crate::oci;
 use crate::record::Record;
+use crate::{disk, host};
 use brig_monitor::client::Connection;
 use brig_monitor::plan::{ExecPlan, FORMAT};
 use brig_monitor::spawn::{Job, spawn};
@@ -128,8 +128,8 @@ fn process(record: &Record, wish: &ExecConfig, spec: &brig_spec::runtime::Spec) 
             userns: record.config.userns.clone(),
             ..Default::default()
         };
-        let capabilities = brig_runtime::capabilities::given(oci::capabilities::wished_for(&config));
-        let names = oci::capabilities::names(&config, &oci::Host { capabilities, ..oci::Host::default() })?;
+        let host = oci::Host { capabilities: host::capabilities(&config), ..oci::Host::default() };
+        let names = oci::capabilities::names(&config, &host)?;
         process.capabilities = Some(oci::capabilities::sets(&names));
     }
     Ok(*process)

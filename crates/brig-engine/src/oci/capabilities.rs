@@ -78,7 +78,7 @@ pub fn from_bits(bits: u64) -> BTreeSet<Name> {
 }
 
 fn bit(name: &str) -> Option<u64> {
-    ALL.iter().position(|other| *other == name).map(|n| 1 << n)
+    brig_runtime::capabilities::number(name).map(|n| 1 << n)
 }
 
 fn defaults() -> u64 {

@@ -37,7 +37,7 @@ pub(super) fn read(path: &Path) -> rustix::io::Result<String> {
 }
 
 /// Reads a file; one that is not there, or went while it was read, is none.
-pub(super) fn read_if_there(path: &Path) -> Option<String> {
+pub(crate) fn read_if_there(path: &Path) -> Option<String> {
     read(path).ok()
 }
 
