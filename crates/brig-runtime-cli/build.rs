@@ -2,6 +2,7 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo::rustc-check-cfg=cfg(brig_musl)"); // set by tools/rustc-static
     if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|name| name == "x86_64") {
         println!("cargo:rustc-link-arg-bins=-Wl,-e,brig_early_start");
     }

@@ -13,6 +13,7 @@
 //!
 //! The parent waits, removes the cgroups and directories it made, and ends with the program's exit status.
 
+#![cfg_attr(not(test), no_main)] // `program!` has it
 #![allow(clippy::print_stderr)] // a program that the bench starts
 
 use anyhow::{Context, Result, bail};
@@ -24,15 +25,18 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{WaitId, WaitIdOptions};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
+#[cfg(brig_musl)]
+brig_sys::musl_bridge!();
+brig_sys::program!(main_of_recipe);
+
+fn main_of_recipe() -> i32 {
     let result = std::env::args_os().nth(1).context("no recipe").and_then(|path| run(&path));
     match result {
-        Ok(status) => ExitCode::from(status),
+        Ok(status) => status.into(),
         Err(error) => {
             eprintln!("bench-bare: {error:#}");
-            ExitCode::from(125)
+            125
         }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Small, static, without threads or async. When it lies beside `brig`, every monitor runs from it.
 
+#![cfg_attr(not(test), no_main)] // `program!` has it
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a program of the top layer
 
 mod arguments;
@@ -19,22 +20,26 @@ mod sockets;
 mod teardown;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
-
 /// The version of the runtime specification that this program follows.
 const SPEC_VERSION: &str = "1.3.0";
 
-fn main() -> ExitCode {
+#[cfg(brig_musl)]
+brig_sys::musl_bridge!();
+brig_sys::program!(run);
+
+fn run() -> i32 {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let status = match arguments.first().and_then(|a| a.to_str()) {
+    match arguments.first().and_then(|a| a.to_str()) {
         Some(brig_monitor::spawn::ARGUMENT) => brig_monitor::entry::main(&arguments[1..]),
         Some(brig_runtime::reaper::ARGUMENT) => {
             let rest = &arguments[1..];
             brig_runtime::reaper::main(rest.strip_prefix(&["--".into()]).unwrap_or(rest))
         }
-        _ => oci(arguments),
-    };
-    ExitCode::from(u8::try_from(status).unwrap_or(1))
+        _ => {
+            brig_sys::arena::begin();
+            oci(arguments)
+        }
+    }
 }
 
 /// The name by which this program was called: it may be installed under another runtime's.

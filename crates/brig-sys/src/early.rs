@@ -18,6 +18,7 @@
 
 use crate::mounts::{Attributes, RDONLY};
 use core::arch::{asm, global_asm};
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 // The stack pointer is all that the kernel gives: it points at argc, and argv, the environment and the auxiliary vector
 // follow. It is handed on to _start as it came.
@@ -53,8 +54,17 @@ const ST_RDONLY: u64 = 1;
 const STATFS: usize = 15;
 const STATFS_FLAGS: usize = 10;
 
+/// Where the kernel put the arguments.
+static STACK: AtomicPtr<usize> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Where the kernel put argc, argv and what follows, in a program that has this entry point; null in others.
+pub(crate) fn stack() -> *const usize {
+    STACK.load(Ordering::Relaxed)
+}
+
 /// Goes on from the clone; returns where that is not to be or cannot be done.
 unsafe extern "C" fn go_on_protected(stack: *const usize) {
+    STACK.store(stack.cast_mut(), Ordering::Relaxed);
     // SAFETY: the kernel puts argc, argc pointers, a null, the environment's pointers and a null at the stack pointer; execve(2).
     unsafe {
         let count = stack.read();

@@ -3,6 +3,7 @@
 //! Nothing here decides anything: a function does one job of the kernel, returns what the kernel said, and names its
 //! manual page. Everything that rustix already offers safely is used from there by the other crates.
 
+pub mod arena;
 pub mod bpf;
 pub mod clone;
 pub mod device_programs;
@@ -16,6 +17,7 @@ pub mod loop_device;
 pub mod memory;
 pub mod mounts;
 pub mod page_cache;
+pub mod program;
 pub mod root;
 pub mod schedule;
 pub mod seccomp;

@@ -267,3 +267,16 @@ fn no_signal_of_the_callers_stays_ignored() {
     let said = bundle.exec("cat /proc/self/status").ok();
     assert_eq!(ignored(&said), 0, "{said}");
 }
+
+/// A descriptor that is opened later must not become the standard output, where a message would go into a container's pipe.
+#[test]
+fn without_standard_descriptors_it_has_those_of_dev_null() {
+    let bundle = Bundle::new("echo into nothing; for n in 0 1 2; do readlink /proc/$$/fd/$n; done > /tmp/ends");
+    let _ = bundle.command(&["--version"]).output();
+    let (program, state) = (bundle.program.display(), bundle.path("state"));
+    let line = format!("exec {program} --root {} run {} 0<&- 1>&- 2>&-", state.display(), bundle.id());
+    let status = std::process::Command::new("sh").args(["-c", &line]).current_dir(bundle.path("")).status().unwrap();
+    assert_eq!(status.code(), Some(0));
+    let ends = std::fs::read_to_string(bundle.rootfs("tmp/ends")).unwrap();
+    assert_eq!(ends, "/dev/null\n/tmp/ends\n/dev/null\n");
+}
