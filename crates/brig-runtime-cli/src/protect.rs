@@ -15,6 +15,10 @@ const SELF: &str = "/proc/self/exe";
 /// Goes on from a protected copy of this program, unless it is one already.
 pub(crate) fn go_on_protected() -> Result<(), Failure> {
     let step = || "protect this program against its containers";
+    #[cfg(target_arch = "x86_64")]
+    if brig_sys::early::is_protected() {
+        return Ok(());
+    }
     let on_readonly = rustix::fs::statvfs(SELF).is_ok_and(|s| s.f_flag.contains(StatVfsMountFlags::RDONLY));
     if on_readonly || is_sealed() {
         return Ok(());

@@ -22,7 +22,7 @@ mod systemd;
 mod v1;
 mod v2;
 
-pub use create::Made;
+pub use create::{Made, Stage};
 use create::{number_of_pids, plain_name, set_rdma, shares_in_range};
 pub use devices::DEFAULT_RULES as DEFAULT_DEVICE_RULES;
 pub use layout::{Hierarchy, Layout};

@@ -10,7 +10,7 @@
 
 use crate::attributes::Attributes;
 use crate::birth;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Stage};
 use crate::error::{Context, Error};
 use crate::handover;
 use crate::hooks::{self, Description, Moment};
@@ -218,9 +218,13 @@ pub fn begin(
         }
         if !*enclosed {
             let soon = init.needs_directories_only();
-            request.cgroup.enclose(process.child()?.pid, resources, || {
-                *enclosed = true;
-                if soon { process.channel.tell(Word::Cgroup) } else { Ok(()) }
+            request.cgroup.enclose(process.child()?.pid, resources, |stage| match stage {
+                Stage::Exists if soon => process.channel.tell(Word::Cgroup),
+                Stage::Exists => Ok(()),
+                Stage::Stands => {
+                    *enclosed = true;
+                    Ok(())
+                }
             })?;
             if !soon {
                 process.channel.tell(Word::Cgroup)?;

@@ -203,9 +203,10 @@ impl Program {
         Ok(Some((fd, text)))
     }
 
-    /// Lets go of what the starter left to this process and the program is not to have: signals that are ignored or held back, and
-    /// descriptors.
+    /// Lets go of what the starter left to this process and the program is not to have: capabilities that it could regain, signals
+    /// that are ignored or held back, and descriptors.
     pub fn shed(&self) -> Result<(), Error> {
+        self.capabilities.apply_bounding()?;
         brig_sys::signals::reset().step(|| "reset the signals".into())?;
         brig_sys::fds::cloexec_from(3 + self.preserved_fds).step(|| "mark the descriptors close-on-exec".into())
     }
@@ -236,7 +237,6 @@ impl Program {
         before: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(), Error> {
         let identity = &settled.identity;
-        self.capabilities.apply_bounding()?;
         if let Some(umask) = self.umask {
             rustix::process::umask(Mode::from_raw_mode(umask));
         }

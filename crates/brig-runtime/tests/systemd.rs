@@ -29,7 +29,7 @@ fn bus() -> Option<Bus> {
 
 fn enclose_error(bus: &Bus) -> String {
     let cgroup = Cgroup::of_container(None, "brig-test-nowhere", &Driver::Systemd(bus.clone())).unwrap();
-    let error = cgroup.enclose(1, None, || Ok(())).unwrap_err();
+    let error = cgroup.enclose(1, None, |_| Ok(())).unwrap_err();
     format!("{error}: {}", error.source)
 }
 
@@ -116,7 +116,7 @@ fn a_scope_is_made_limited_changed_and_removed() {
         r#"{"memory":{"limit":67108864,"reservation":33554432},"pids":{"limit":20},
             "cpu":{"shares":1024,"quota":50000,"period":100000},"unified":{"memory.high":"50331648"}}"#,
     );
-    let made = cgroup.enclose(process.pid(), Some(&first), || Ok(())).unwrap();
+    let made = cgroup.enclose(process.pid(), Some(&first), |_| Ok(())).unwrap();
     assert!(!made.nothing && made.missing.is_empty());
     let of = std::fs::read_to_string(format!("/proc/{}/cgroup", process.pid())).unwrap();
     assert!(of.trim().ends_with(&scope.unit), "{of}");
@@ -164,7 +164,7 @@ fn further_processes_enter_the_scope_and_cgroups_below_it() {
     let Some(bus) = bus() else { return };
     let scope = Scope::new(&bus, "enter");
     let processes = [Waiting::new(), Waiting::new(), Waiting::new()];
-    scope.cgroup.enclose(processes[0].pid(), None, || Ok(())).unwrap();
+    scope.cgroup.enclose(processes[0].pid(), None, |_| Ok(())).unwrap();
     scope.cgroup.add(processes[1].pid()).unwrap();
     std::fs::create_dir(scope.directory().join("below")).unwrap();
     scope.cgroup.add_to(processes[2].pid(), &SubCgroups::parse(&["below"]).unwrap()).unwrap();
@@ -180,10 +180,10 @@ fn a_name_that_is_taken_is_refused_and_its_scope_is_left_alone() {
     let Some(bus) = bus() else { return };
     let scope = Scope::new(&bus, "taken");
     let (first, second) = (Waiting::new(), Waiting::new());
-    scope.cgroup.enclose(first.pid(), None, || Ok(())).unwrap();
-    let error = scope.cgroup.enclose(second.pid(), None, || Ok(())).unwrap_err();
+    scope.cgroup.enclose(first.pid(), None, |_| Ok(())).unwrap();
+    let error = scope.cgroup.enclose(second.pid(), None, |_| Ok(())).unwrap_err();
     assert!(error.source.to_string().contains("UnitExists"), "{error:?}");
-    let error = scope.cgroup.clone().exclusive(true).enclose(second.pid(), None, || Ok(())).unwrap_err();
+    let error = scope.cgroup.clone().exclusive(true).enclose(second.pid(), None, |_| Ok(())).unwrap_err();
     assert!(error.source.to_string().contains("container's cgroup is not empty"), "{error:?}");
     assert_eq!(scope.cgroup.pids(), [first.pid()]);
     assert_eq!(show(&bus, &scope.unit, "ActiveState"), "active");
@@ -196,7 +196,7 @@ fn what_systemd_refuses_is_told_in_its_words() {
     let process = Waiting::new();
     let wrong = BTreeMap::from([("org.systemd.property.TimeoutStopUSec".to_owned(), "'soon'".to_owned())]);
     let cgroup = scope.cgroup.clone().annotations(&wrong).unwrap();
-    let error = cgroup.enclose(process.pid(), None, || Ok(())).unwrap_err();
+    let error = cgroup.enclose(process.pid(), None, |_| Ok(())).unwrap_err();
     let text = format!("{error}: {}", error.source);
     assert!(text.contains(&scope.unit) && text.contains("Failed to set unit properties"), "{text}");
     assert_eq!(show(&bus, &scope.unit, "LoadState"), "not-found");
@@ -212,7 +212,7 @@ fn a_bus_between_does_as_well() {
     let over_bus = Bus::User { directory: None, address: Some(address) };
     let scope = Scope::new(&over_bus, "bus");
     let process = Waiting::new();
-    scope.cgroup.enclose(process.pid(), Some(&resources(r#"{"pids":{"limit":5}}"#)), || Ok(())).unwrap();
+    scope.cgroup.enclose(process.pid(), Some(&resources(r#"{"pids":{"limit":5}}"#)), |_| Ok(())).unwrap();
     assert_eq!(scope.read("pids.max"), "5");
     assert_eq!(show(&bus, &scope.unit, "TasksMax"), "5");
     scope.cgroup.kill_all().unwrap();
@@ -229,7 +229,7 @@ fn cpus_idleness_and_odd_quotas_reach_systemd() {
     let scope = Scope::new(&bus, "cpu");
     let process = Waiting::new();
     let wish = resources(r#"{"cpu":{"cpus":"0","quota":5001,"period":100000,"idle":1}}"#);
-    scope.cgroup.enclose(process.pid(), Some(&wish), || Ok(())).unwrap();
+    scope.cgroup.enclose(process.pid(), Some(&wish), |_| Ok(())).unwrap();
     assert_eq!((scope.read("cpuset.cpus"), scope.read("cpu.max")), ("0".into(), "6000 100000".into()));
     assert_eq!(scope.read("cpu.idle"), "1");
     assert_eq!(show(&bus, &scope.unit, "AllowedCPUs"), "0");

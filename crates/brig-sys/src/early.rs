@@ -18,7 +18,7 @@
 
 use crate::mounts::{Attributes, RDONLY};
 use core::arch::{asm, global_asm};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 // The stack pointer is all that the kernel gives: it points at argc, and argv, the environment and the auxiliary vector
 // follow. It is handed on to _start as it came.
@@ -62,6 +62,14 @@ pub(crate) fn stack() -> *const usize {
     STACK.load(Ordering::Relaxed)
 }
 
+/// Whether the program was found on a read-only mount.
+static PROTECTED: AtomicBool = AtomicBool::new(false);
+
+/// Says whether the program is known to lie on a mount that nobody can write through. It may all the same where this knows nothing.
+pub fn is_protected() -> bool {
+    PROTECTED.load(Ordering::Relaxed)
+}
+
 /// Goes on from the clone; returns where that is not to be or cannot be done.
 unsafe extern "C" fn go_on_protected(stack: *const usize) {
     STACK.store(stack.cast_mut(), Ordering::Relaxed);
@@ -70,7 +78,11 @@ unsafe extern "C" fn go_on_protected(stack: *const usize) {
         let count = stack.read();
         let arguments = stack.add(1);
         let environment = arguments.add(count + 1);
-        if !enters(arguments.cast()) || on_readonly_mount() {
+        if !enters(arguments.cast()) {
+            return;
+        }
+        if on_readonly_mount() {
+            PROTECTED.store(true, Ordering::Relaxed);
             return;
         }
         let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;

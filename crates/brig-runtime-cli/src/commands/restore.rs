@@ -234,7 +234,7 @@ fn bring_up(plan: &Plan<'_>, reached: &Reached) -> Result<Child, Failure> {
 /// moved to there.
 fn enclose(plan: &Plan<'_>, session: &Session, options: &mut Message, reached: &Reached) -> Result<(), Failure> {
     let resources = plan.spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
-    plan.cgroup.enclose(session.pid(), resources, || Ok(()))?;
+    plan.cgroup.enclose(session.pid(), resources, |_| Ok(()))?;
     reached.cgroup.set(true);
     let path = format!("/proc/{}/cgroup", session.pid());
     let text = std::fs::read_to_string(&path).step(|| format!("read {path}"))?;

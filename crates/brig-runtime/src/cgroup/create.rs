@@ -10,6 +10,15 @@ use rustix::io::Errno;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// How far the making of a cgroup has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The directories exist. What fails from here until it stands takes those that are new away again.
+    Exists,
+    /// The limits are written. From here on it is the caller's to remove.
+    Stands,
+}
+
 /// What came of making a cgroup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Made {
@@ -31,12 +40,12 @@ impl Cgroup {
         let nothing = LinuxResources::default();
         let resources = resources.unwrap_or(&nothing);
         self.check_asked(resources)?;
-        self.make(resources)
+        self.make(resources, || Ok(()))
     }
 
-    fn make(&self, resources: &LinuxResources) -> Result<Made, Error> {
+    fn make(&self, resources: &LinuxResources, exists: impl FnOnce() -> Result<(), Error>) -> Result<Made, Error> {
         let mut new = Vec::with_capacity(self.layout.hierarchies.len());
-        let result = self.make_all(resources, &mut new);
+        let result = self.make_all(resources, &mut new, exists);
         if result.is_err() && self.unit.is_none() {
             // Only what was made here: a cgroup that was there may be a stranger's.
             for (index, _) in new.iter().enumerate().filter(|(_, new)| **new == Some(true)) {
@@ -47,7 +56,12 @@ impl Cgroup {
     }
 
     /// Makes the directories, then writes the limits. `new` tells of each whether it was not there before.
-    fn make_all(&self, resources: &LinuxResources, new: &mut Vec<Option<bool>>) -> Result<Made, Error> {
+    fn make_all(
+        &self,
+        resources: &LinuxResources,
+        new: &mut Vec<Option<bool>>,
+        exists: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<Made, Error> {
         let mut made = Made::default();
         for (index, hierarchy) in self.layout.hierarchies.iter().enumerate() {
             new.push(self.create_in(index, hierarchy, resources, &mut made)?);
@@ -56,6 +70,7 @@ impl Cgroup {
         if !made.missing.is_empty() {
             self.check_missing(&made, new, resources)?;
         }
+        exists()?;
         for (index, hierarchy) in self.layout.hierarchies.iter().enumerate() {
             let Some(new) = new[index] else { continue };
             self.write_limits(index, hierarchy, resources, new)?;
@@ -65,33 +80,33 @@ impl Cgroup {
         Ok(made)
     }
 
-    /// Makes the cgroup, writes the limits and moves a process into it. A unit of systemd is made in this way only. `stands` is
-    /// called when the cgroup exists: upon an error after that the process may be in it already, and when it is gone,
+    /// Makes the cgroup, writes the limits and moves a process into it. A unit of systemd is made in this way only. `reached` is
+    /// called at each stage: upon an error after the last the process may be in the cgroup already, and when it is gone,
     /// [`Self::remove`] removes what is left.
     pub fn enclose(
         &self,
         pid: i32,
         resources: Option<&LinuxResources>,
-        stands: impl FnOnce() -> Result<(), Error>,
+        mut reached: impl FnMut(Stage) -> Result<(), Error>,
     ) -> Result<Made, Error> {
+        let nothing = LinuxResources::default();
+        let resources = resources.unwrap_or(&nothing);
+        self.check_asked(resources)?;
         let Some(unit) = &self.unit else {
-            let made = self.create(resources)?;
-            stands()?;
+            let made = self.make(resources, || reached(Stage::Exists))?;
+            reached(Stage::Stands)?;
             if !made.nothing {
                 self.add(pid)?;
             }
             return Ok(made);
         };
-        let nothing = LinuxResources::default();
-        let resources = resources.unwrap_or(&nothing);
-        self.check_asked(resources)?;
         if self.exclusive {
             self.check_unused()?;
         }
         let resources = self.start_unit(unit, pid, resources)?;
         // What systemd has made now holds the process, and is no stranger's.
-        let made = self.clone().exclusive(false).make(&resources)?;
-        stands()?;
+        let made = self.clone().exclusive(false).make(&resources, || reached(Stage::Exists))?;
+        reached(Stage::Stands)?;
         if !self.layout.is_pure_v2() {
             // Of v1's hierarchies systemd joins those that it uses itself.
             self.add(pid)?;

@@ -184,11 +184,21 @@ fn a_creation_that_fails_leaves_what_was_there_and_nothing_else() {
         (resources(r#"{"cpu":{"quota":1}}"#), |t: &Temporary| t.0.directories().filter(|d| d.exists()).count());
     assert!(test.0.create(Some(&bad)).is_err());
     assert_eq!(made(&test), 0);
+    let process = Waiting::new();
+    let mut reached = Vec::new();
+    let refused = test.0.enclose(process.pid(), Some(&bad), |stage| {
+        reached.push((stage, made(&test)));
+        Ok(())
+    });
+    assert!(refused.is_err());
+    assert_eq!(reached, [(Stage::Exists, test.0.directories().count())], "it never stood");
+    assert_eq!(made(&test), 0);
+    let told = test.0.enclose(process.pid(), None, |_| Err(Error::invalid("tell", "nobody hears")));
+    assert_eq!((cause(&told.unwrap_err()), made(&test)), ("cannot tell: nobody hears".into(), 0));
     // One hierarchy has it already, in use: that one stays as it is.
     let main = test.0.controller("memory").unwrap().0;
     fs::create_dir(&main).unwrap();
     fs::create_dir(main.join("below")).unwrap();
-    let process = Waiting::new();
     fs::write(main.join("cgroup.procs"), process.pid().to_string()).unwrap();
     assert!(test.0.clone().exclusive(true).create(None).is_err());
     assert_eq!(made(&test), 1);
@@ -393,7 +403,7 @@ fn a_relative_cgroup_lies_below_or_beside_the_own_one() {
     let name = format!("brig-cgroup-test-relative-{}", std::process::id());
     let test = Temporary(Cgroup::of_container(None, &name, &Driver::Cgroupfs).unwrap());
     let process = Waiting::new();
-    test.0.enclose(process.pid(), Some(&resources(r#"{"pids":{"limit":9}}"#)), || Ok(())).unwrap();
+    test.0.enclose(process.pid(), Some(&resources(r#"{"pids":{"limit":9}}"#)), |_| Ok(())).unwrap();
     let back = Cgroup::from_record(&test.0.to_record()).unwrap();
     assert_eq!(back.pids(), [process.pid()]);
     assert_eq!(test.read("pids", "pids.max", "pids.max"), "9");
@@ -424,7 +434,7 @@ fn without_permission_a_cgroup_is_left_out_unless_a_limit_asks_for_it() {
     let made = rootless.create(None).unwrap();
     assert!(made.nothing, "{made:?}");
     assert_eq!(made.missing, rootless.directories().collect::<Vec<_>>());
-    assert!(rootless.enclose(std::process::id().cast_signed(), None, || Ok(())).unwrap().nothing);
+    assert!(rootless.enclose(std::process::id().cast_signed(), None, |_| Ok(())).unwrap().nothing);
     rootless.remove().unwrap();
     let error = cause(&rootless.create(Some(&limits)).unwrap_err());
     let want = if rootless.layout().is_pure_v2() {
