@@ -97,6 +97,9 @@ pub fn find(config: &Config, text: &str) -> Result<ContainerId> {
     if let Ok(id) = ContainerId::parse(text) {
         return if record::exists(config, &id) { Ok(id) } else { Err(missing()) };
     }
+    if let Some(id) = without_link(config, text)? {
+        return Ok(id);
+    }
     if text.is_empty() || text.len() >= 64 || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         return Err(missing());
     }
@@ -111,6 +114,12 @@ pub fn find(config: &Config, text: &str) -> Result<ContainerId> {
         }
     }
     found.ok_or_else(missing)
+}
+
+/// Finds a container by the name in its record. Whoever removed it was killed when the link had gone and nothing else.
+fn without_link(config: &Config, text: &str) -> Result<Option<ContainerId>> {
+    let is_it = |id: &ContainerId| record::Record::read(config, id).is_ok_and(|record| record.name == text);
+    Ok(record::ids(config)?.into_iter().find(is_it))
 }
 
 #[cfg(test)]

@@ -174,6 +174,24 @@ mod tests {
     }
 
     #[test]
+    fn a_container_whose_remover_was_killed_is_found_by_its_name() {
+        let dir = Scratch::new();
+        let config = Config::new(dir.0.join("root"), dir.0.join("run"));
+        disk::make_directory(&config.root).unwrap();
+        let one = make(&config, "one");
+        std::fs::remove_file(config.names_dir().join("one")).unwrap();
+        assert_eq!(remove(&config, "other", true, true).unwrap_err().kind, Kind::NotFound);
+        assert_eq!(remove(&config, "one", false, true).unwrap(), one.id);
+        assert!(!one.dir(&config).exists());
+        // Another one that has taken the name since goes first.
+        let old = make(&config, "two");
+        std::fs::remove_file(config.names_dir().join("two")).unwrap();
+        let new = make(&config, "two");
+        assert_eq!(remove(&config, "two", false, true).unwrap(), new.id);
+        assert_eq!(remove(&config, "two", false, true).unwrap(), old.id);
+    }
+
+    #[test]
     fn an_unreadable_container_goes_only_by_force() {
         let dir = Scratch::new();
         let config = Config::new(dir.0.join("root"), dir.0.join("run"));
