@@ -35,10 +35,7 @@ fn run() -> i32 {
             let rest = &arguments[1..];
             brig_runtime::reaper::main(rest.strip_prefix(&["--".into()]).unwrap_or(rest))
         }
-        _ => {
-            brig_sys::arena::begin();
-            oci(arguments)
-        }
+        _ => oci(arguments),
     }
 }
 

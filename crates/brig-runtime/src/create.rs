@@ -211,17 +211,22 @@ pub fn begin(
         }
     };
     let process = Process { child: Some(child), channel };
-    let mut enclosed = birthplace.is_some();
-    let mut settle = |enclosed: &mut bool| -> Result<(), Error> {
+    let (mut enclosed, mut told) = (birthplace.is_some(), false);
+    let mut settle = |enclosed: &mut bool, told: &mut bool| -> Result<(), Error> {
         if userns {
             handover::give(&mut init, process.child()?.pid, &process.channel)?;
         }
         if !*enclosed {
             let soon = init.needs_directories_only();
             request.cgroup.enclose(process.child()?.pid, resources, |stage| match stage {
-                Stage::Exists if soon => process.channel.tell(Word::Cgroup),
-                Stage::Exists => Ok(()),
-                Stage::Stands => {
+                Stage::Exists => {
+                    if soon {
+                        process.channel.tell(Word::Cgroup)?;
+                        *told = true;
+                    }
+                    Ok(())
+                }
+                Stage::Yours => {
                     *enclosed = true;
                     Ok(())
                 }
@@ -233,9 +238,11 @@ pub fn begin(
         // What this process had to do at the same time is done: the other may come here too.
         init.program.attributes.apply_processors(process.child()?.pid, &mut init.program.warnings)
     };
-    if let Err(error) = settle(&mut enclosed) {
-        // A child that had failed before cannot be put anywhere, and knows better why there will be no container.
-        let error = process.channel.failure().unwrap_or(error);
+    if let Err(error) = settle(&mut enclosed, &mut told) {
+        // A child that had failed before cannot be put anywhere, and knows better why there will be no container; but not one that
+        // lost the directories it was told of, because of this very error.
+        let lost = told && !enclosed;
+        let error = if lost { error } else { process.channel.failure().unwrap_or(error) };
         drop(process);
         if enclosed {
             let _ = request.cgroup.remove();

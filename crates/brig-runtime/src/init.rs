@@ -96,9 +96,7 @@ pub(crate) fn run(init: &mut Init<'_>, channel: &Channel) -> i32 {
         Err(error) => return fail(channel, &error),
     };
     // While the starter does its part of the start.
-    if let Err(error) = init.program.shed() {
-        return fail(channel, &error);
-    }
+    let shed = init.program.shed();
     if let Some(door) = init.door.take() {
         // Its maker hears that this process has nothing more to say, and may go. While it waits it keeps nothing of its
         // maker's open: what it holds, others may look at and hold on to.
@@ -107,10 +105,15 @@ pub(crate) fn run(init: &mut Init<'_>, channel: &Channel) -> i32 {
             return fail(channel, &error);
         }
         brig_sys::signals::exit_on(&ENDING);
-        return match launch::answer_door(door.as_fd()) {
-            Ok(starter) => execute(init, &settled, &starter),
-            Err(_) => 1,
+        // Its maker may be gone: what failed is for whoever starts it.
+        return match (launch::answer_door(door.as_fd()), shed) {
+            (Ok(starter), Ok(())) => execute(init, &settled, &starter),
+            (Ok(starter), Err(error)) => fail(&starter, &error),
+            (Err(_), _) => 1,
         };
+    }
+    if let Err(error) = shed {
+        return fail(channel, &error);
     }
     match channel.expect(Word::Start) {
         Ok(_) => execute(init, &settled, channel),

@@ -22,8 +22,10 @@ pub(crate) struct Waiting<'a> {
 pub(crate) fn launch(channel: &Channel, process: &Waiting<'_>) -> Result<Vec<String>, Error> {
     let step = || "start the process".to_owned();
     let mut warnings = Vec::new();
-    limits::apply(process.pid, process.limits, &mut warnings)?;
-    channel.say(Word::Start).step(step)?;
+    // A process that failed while it waited has said why.
+    let known = |error| channel.failure().unwrap_or(error);
+    limits::apply(process.pid, process.limits, &mut warnings).map_err(known)?;
+    channel.tell(Word::Start)?;
     loop {
         let Some(packet) = channel.receive().step(step)? else { return Ok(warnings) };
         match (packet.word, process.listener, <[u8; 4]>::try_from(packet.bytes.as_slice())) {

@@ -3,7 +3,6 @@
 //! Nothing here decides anything: a function does one job of the kernel, returns what the kernel said, and names its
 //! manual page. Everything that rustix already offers safely is used from there by the other crates.
 
-pub mod arena;
 pub mod bpf;
 pub mod clone;
 pub mod device_programs;
@@ -11,11 +10,13 @@ pub mod device_programs;
 pub mod early;
 pub mod exec;
 pub mod fds;
+pub mod heap;
 pub mod interface;
 pub mod keyring;
 pub mod loop_device;
 pub mod memory;
 pub mod mounts;
+pub mod musl;
 pub mod page_cache;
 pub mod program;
 pub mod root;

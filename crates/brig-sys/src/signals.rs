@@ -3,31 +3,34 @@
 use crate::{Result, check};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-fn set_of(signals: &[i32]) -> libc::sigset_t {
-    // SAFETY: sigset_t is plain data; sigemptyset and sigaddset initialise and change only the set given.
-    unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        for &signal in signals {
-            libc::sigaddset(&raw mut set, signal);
-        }
-        set
-    }
+/// The size of the kernel's own signal set, bytes: 64 signals.
+const KERNEL_SET: usize = size_of::<u64>();
+
+/// The kernel's set of these signals. That of the C library leaves out the ones that it keeps for itself: 32 and 33, musl 34 too.
+fn set_of(signals: &[i32]) -> u64 {
+    signals.iter().filter(|signal| (1..=64).contains(*signal)).fold(0, |set, signal| set | 1 << (signal - 1))
+}
+
+/// Sets the mask of the calling thread, by the kernel's own call: the C library's leaves out its signals here too.
+fn set_mask(set: u64) -> Result<()> {
+    // SAFETY: the set has the size that is passed along and outlives the call; no old set is asked for.
+    check(unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const set, std::ptr::null::<u64>(), KERNEL_SET)
+    })
+    .map(drop)
 }
 
 /// Blocks `signals` for the calling thread, and nothing else; sigprocmask(2).
 pub fn block_only(signals: &[i32]) -> Result<()> {
-    let set = set_of(signals);
-    // SAFETY: the set outlives the call and no old set is asked for.
-    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) }.into()).map(drop)
+    set_mask(set_of(signals))
 }
 
 /// Blocks `signals` and returns a non-blocking, close-on-exec descriptor from which they are read.
 pub fn descriptor(signals: &[i32]) -> Result<OwnedFd> {
     block_only(signals)?;
-    let set = set_of(signals);
-    // SAFETY: signalfd with -1 makes a new descriptor from a set that outlives the call.
-    let fd = check(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) }.into())?;
+    let (set, flags) = (set_of(signals), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+    // SAFETY: signalfd with -1 makes a new descriptor from a set of the given size that outlives the call.
+    let fd = check(unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const set, KERNEL_SET, flags) })?;
     // SAFETY: the descriptor is new and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) })
 }
@@ -44,28 +47,15 @@ pub fn next(fd: BorrowedFd<'_>) -> Option<i32> {
 
 /// Gives every signal its default action and unblocks all: the state in which a container's program starts.
 pub fn reset() -> Result<()> {
-    for signal in 1..=64 {
-        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
-            continue;
-        }
-        if HIDDEN.contains(&signal) {
-            set_hidden(signal, libc::SIG_DFL)?;
-            continue;
-        }
-        // SAFETY: SIG_DFL is a valid action for every signal that can be caught.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    for signal in (1..=64).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
+        set_action(signal, libc::SIG_DFL)?;
     }
-    unblock_all()
+    set_mask(0)
 }
 
-/// Signals that the C library keeps for itself: its functions refuse them and leave them out of masks. A caller that was made
-/// otherwise may have them ignored or blocked, and the kernel passes that on.
-const HIDDEN: [libc::c_int; 2] = [32, 33];
-
-/// The size of the kernel's own signal set, bytes: 64 signals.
-const KERNEL_SET: usize = 8;
-
-fn set_hidden(signal: libc::c_int, handler: libc::sighandler_t) -> Result<()> {
+/// Sets an action that is no function, by the kernel's own call: the C library refuses its signals, but a caller that was made
+/// otherwise may have them ignored, and the kernel passes that on.
+fn set_action(signal: libc::c_int, handler: libc::sighandler_t) -> Result<()> {
     // The kernel's struct sigaction: handler, flags, restorer and mask, each eight bytes on x86-64. Other architectures order or
     // leave out some of the latter three, and all of them are zero here.
     let action = [handler, 0, 0, 0];
@@ -73,16 +63,6 @@ fn set_hidden(signal: libc::c_int, handler: libc::sighandler_t) -> Result<()> {
     // called, without flags; no old action is asked for.
     check(unsafe {
         libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), std::ptr::null::<usize>(), KERNEL_SET)
-    })
-    .map(drop)
-}
-
-/// Unblocks every signal, by the kernel's own call: the C library's leaves its two as they are.
-fn unblock_all() -> Result<()> {
-    let none = 0u64;
-    // SAFETY: the set has the size that is passed along and outlives the call; no old set is asked for.
-    check(unsafe {
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, std::ptr::null::<u64>(), KERNEL_SET)
     })
     .map(drop)
 }
@@ -100,14 +80,9 @@ pub fn exit_on(signals: &[i32]) {
     }
 }
 
-/// Ignores a signal from now on.
+/// Ignores a signal from now on; nothing for one that cannot be ignored.
 pub fn ignore(signal: i32) {
-    if HIDDEN.contains(&signal) {
-        let _ = set_hidden(signal, libc::SIG_IGN);
-        return;
-    }
-    // SAFETY: SIG_IGN is a valid action for every signal that can be caught.
-    unsafe { libc::signal(signal, libc::SIG_IGN) };
+    let _ = set_action(signal, libc::SIG_IGN);
 }
 
 /// Sends `signal` to a process by pid, kill(2). For processes whose identity a pidfd holds, use that instead.

@@ -250,16 +250,17 @@ fn a_user_with_a_range_of_ids_has_more_than_root_inside() {
 /// The C library hides two signals from programs; a caller in another language may ignore them all the same.
 #[test]
 fn no_signal_of_the_callers_stays_ignored() {
-    // The last of the real-time ones as a control: it has always been reset.
-    for signal in [32, 33, 64] {
+    const ALL: u64 = 1 << 31 | 1 << 32 | 1 << 33 | 1 << 63;
+    // The first three are those that C libraries hide; the last as a control: it has always been reset.
+    for signal in [32, 33, 34, 64] {
         brig_sys::signals::ignore(signal);
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let ignored = |status: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
-        u64::from_str_radix(line, 16).unwrap() & (1 << 31 | 1 << 32 | 1 << 63)
+        u64::from_str_radix(line, 16).unwrap() & ALL
     };
-    assert_eq!(ignored(&status), 1 << 31 | 1 << 32 | 1 << 63, "{status}");
+    assert_eq!(ignored(&status), ALL, "{status}");
     let bundle = Bundle::new("cat /proc/self/status; exec sleep 1000");
     bundle.leave(&["run", "-d", bundle.id()]);
     crate::bundle::wait("its output", || bundle.output().contains("SigIgn:\t") && bundle.output().ends_with('\n'));
@@ -279,4 +280,69 @@ fn without_standard_descriptors_it_has_those_of_dev_null() {
     assert_eq!(status.code(), Some(0));
     let ends = std::fs::read_to_string(bundle.rootfs("tmp/ends")).unwrap();
     assert_eq!(ends, "/dev/null\n/tmp/ends\n/dev/null\n");
+}
+
+/// While the limits are written the container's process makes its mounts, and may stumble over what is taken away again.
+#[test]
+fn a_limit_that_is_refused_is_what_the_error_names() {
+    let mut bundle = Bundle::new("true");
+    let cgroups = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]});
+    bundle.mount(cgroups);
+    bundle.config["linux"]["resources"]["cpu"] = json!({"quota": 1});
+    for round in 0..30 {
+        let said = bundle.run().failed();
+        assert!(said.contains("write `1") && said.contains("/cpu."), "round {round}: {said}");
+    }
+}
+
+/// What fails after the process has said that it is ready is told all the same, to whoever starts it.
+#[test]
+fn a_process_that_may_not_drop_capabilities_says_so() {
+    let bundle = Bundle::new("exec sleep 1000");
+    let without = |words: &[&str]| {
+        let command = bundle.command(words);
+        let mut outer = std::process::Command::new("setpriv");
+        outer.args(["--bounding-set=-setpcap", "--"]).arg(command.get_program()).args(command.get_args());
+        outer.current_dir(bundle.path("")).stdin(std::process::Stdio::null()).output().unwrap()
+    };
+    let told = |output: std::process::Output| {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("drop CAP_"), "{said}");
+    };
+    for _ in 0..10 {
+        told(without(&["run", bundle.id()]));
+    }
+    let created = std::process::Command::new("setpriv")
+        .args(["--bounding-set=-setpcap", "--"])
+        .arg(&bundle.program)
+        .arg("--root")
+        .arg(bundle.path("state"))
+        .args(["create", bundle.id()])
+        .current_dir(bundle.path(""))
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(created.success());
+    assert_eq!(bundle.state()["status"], "created");
+    assert!(bundle.call(&["start", bundle.id()]).failed().contains("drop CAP_"));
+    bundle.call(&["delete", "--force", bundle.id()]).ok();
+    bundle.leave(&["run", "-d", bundle.id()]);
+    for _ in 0..10 {
+        told(without(&["exec", bundle.id(), "true"]));
+    }
+}
+
+/// The first real-time signals are those that C libraries keep for themselves.
+#[test]
+fn every_real_time_signal_is_passed_on() {
+    for signal in [34, 35, 64] {
+        let bundle = Bundle::new(&format!("trap 'exit 7' {signal}; echo ready; while :; do sleep 0.05; done"));
+        let file = std::fs::File::create(bundle.path("output")).unwrap();
+        let mut runtime = bundle.command(&["run", bundle.id()]).stdout(file).spawn().unwrap();
+        crate::bundle::wait("it to be ready", || bundle.output() == "ready\n");
+        brig_sys::signals::send(runtime.id().cast_signed(), signal).unwrap();
+        assert_eq!(runtime.wait().unwrap().code(), Some(7), "{signal}");
+    }
 }

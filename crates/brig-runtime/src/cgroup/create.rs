@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 /// How far the making of a cgroup has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// The directories exist. What fails from here until it stands takes those that are new away again.
+    /// The directories exist.
     Exists,
-    /// The limits are written. From here on it is the caller's to remove.
-    Stands,
+    /// It is the caller's from here on, and to be removed if anything fails: its limits are written, or systemd has made it. What
+    /// fails before takes the directories that are new away again.
+    Yours,
 }
 
 /// What came of making a cgroup.
@@ -81,7 +82,7 @@ impl Cgroup {
     }
 
     /// Makes the cgroup, writes the limits and moves a process into it. A unit of systemd is made in this way only. `reached` is
-    /// called at each stage: upon an error after the last the process may be in the cgroup already, and when it is gone,
+    /// called at each stage; once the cgroup is the caller's, an error may leave the process in it, and when that is gone
     /// [`Self::remove`] removes what is left.
     pub fn enclose(
         &self,
@@ -94,7 +95,7 @@ impl Cgroup {
         self.check_asked(resources)?;
         let Some(unit) = &self.unit else {
             let made = self.make(resources, || reached(Stage::Exists))?;
-            reached(Stage::Stands)?;
+            reached(Stage::Yours)?;
             if !made.nothing {
                 self.add(pid)?;
             }
@@ -104,9 +105,9 @@ impl Cgroup {
             self.check_unused()?;
         }
         let resources = self.start_unit(unit, pid, resources)?;
+        reached(Stage::Yours)?;
         // What systemd has made now holds the process, and is no stranger's.
         let made = self.clone().exclusive(false).make(&resources, || reached(Stage::Exists))?;
-        reached(Stage::Stands)?;
         if !self.layout.is_pure_v2() {
             // Of v1's hierarchies systemd joins those that it uses itself.
             self.add(pid)?;

@@ -191,7 +191,7 @@ fn a_creation_that_fails_leaves_what_was_there_and_nothing_else() {
         Ok(())
     });
     assert!(refused.is_err());
-    assert_eq!(reached, [(Stage::Exists, test.0.directories().count())], "it never stood");
+    assert_eq!(reached, [(Stage::Exists, test.0.directories().count())], "it never became the caller's");
     assert_eq!(made(&test), 0);
     let told = test.0.enclose(process.pid(), None, |_| Err(Error::invalid("tell", "nobody hears")));
     assert_eq!((cause(&told.unwrap_err()), made(&test)), ("cannot tell: nobody hears".into(), 0));
