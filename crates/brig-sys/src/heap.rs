@@ -112,27 +112,26 @@ fn empty_what_is_free(heap: &mut Dlmalloc<Source>) {
     heap.allocator().closed.store(true, Ordering::Relaxed);
     // Each piece has the address of the one before in its first word: there is nowhere else to keep a list.
     let mut taken: *mut u8 = null_mut();
-    let mut sizes = 0;
     let mut number = [0usize; PIECES.len()];
-    while sizes < PIECES.len() {
-        let size = PIECES[sizes];
-        // SAFETY: a piece is the caller's from here to `free`. Between its first word and its end nobody keeps anything, the allocator
-        // neither; pages that lie in there whole read as zeroes after this.
-        unsafe {
-            let piece = heap.malloc(size, align_of::<*mut u8>());
-            if piece.is_null() {
-                sizes += 1;
-                continue;
+    for (size, count) in PIECES.into_iter().zip(&mut number) {
+        loop {
+            // SAFETY: a piece is the caller's from here to `free`. Between its first word and its end nobody keeps anything, the
+            // allocator neither; pages that lie in there whole read as zeroes after this.
+            unsafe {
+                let piece = heap.malloc(size, align_of::<*mut u8>());
+                if piece.is_null() {
+                    break;
+                }
+                let first = (piece.addr() + size_of::<*mut u8>()).next_multiple_of(PAGE);
+                let end = (piece.addr() + size) & !(PAGE - 1);
+                if first < end {
+                    libc::madvise(piece.with_addr(first).cast(), end - first, libc::MADV_DONTNEED);
+                }
+                piece.cast::<*mut u8>().write_unaligned(taken);
+                taken = piece;
             }
-            let first = (piece.addr() + size_of::<*mut u8>()).next_multiple_of(PAGE);
-            let end = (piece.addr() + size) & !(PAGE - 1);
-            if first < end {
-                libc::madvise(piece.with_addr(first).cast(), end - first, libc::MADV_DONTNEED);
-            }
-            piece.cast::<*mut u8>().write_unaligned(taken);
-            taken = piece;
+            *count += 1;
         }
-        number[sizes] += 1;
     }
     for (size, count) in PIECES.into_iter().zip(number).rev() {
         for _ in 0..count {
