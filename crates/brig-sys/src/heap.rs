@@ -1,7 +1,8 @@
 //! The heap of a small program: the dlmalloc crate, with memory from the kernel a quarter of a megabyte at a time.
 //!
 //! musl's allocator, which such a program would have otherwise, asks the kernel for each kind of size and gives each back: 140 system
-//! calls of a monitor's start, half a millisecond.
+//! calls of a monitor's start, half a millisecond. What musl takes for itself comes from this heap, too (`musl.rs`): a single
+//! realpath(3) would cost five.
 //!
 //! ```text
 //! | used | free ........................ | used | free ... |
@@ -12,6 +13,7 @@
 use dlmalloc::Dlmalloc;
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
+use std::ffi::c_void;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -146,6 +148,51 @@ fn empty_what_is_free(heap: &mut Dlmalloc<Source>) {
     heap.allocator().closed.store(false, Ordering::Relaxed);
 }
 
+/// Memory for the C library, as malloc(3) and aligned_alloc(3) return it: null, with `ENOMEM`, where there is none.
+pub fn take(size: usize, align: usize) -> *mut c_void {
+    if !align.is_power_of_two() {
+        return refuse(libc::EINVAL);
+    }
+    // SAFETY: any size will do, and the alignment is a power of two.
+    let taken = HEAP.with(|heap| unsafe { heap.c_memalign(align, size) });
+    if taken.is_null() { refuse(libc::ENOMEM) } else { taken.cast() }
+}
+
+/// The same for calloc(3).
+pub fn take_zeroes(count: usize, size: usize) -> *mut c_void {
+    let Some(all) = count.checked_mul(size) else { return refuse(libc::ENOMEM) };
+    // SAFETY: any size will do.
+    let taken = HEAP.with(|heap| unsafe { heap.calloc(all, 1) });
+    if taken.is_null() { refuse(libc::ENOMEM) } else { taken.cast() }
+}
+
+/// The same for realloc(3).
+///
+/// # Safety
+/// `pointer` is null or memory of this heap that is in use.
+pub unsafe fn resize(pointer: *mut c_void, size: usize) -> *mut c_void {
+    // SAFETY: as the caller promises.
+    let moved = HEAP.with(|heap| unsafe { heap.c_realloc(pointer.cast(), size) });
+    if moved.is_null() { refuse(libc::ENOMEM) } else { moved.cast() }
+}
+
+/// The same for free(3).
+///
+/// # Safety
+/// `pointer` is null or memory of this heap that is in use.
+pub unsafe fn give_back(pointer: *mut c_void) {
+    if !pointer.is_null() {
+        // SAFETY: as the caller promises.
+        HEAP.with(|heap| unsafe { heap.c_free(pointer.cast()) });
+    }
+}
+
+fn refuse(errno: i32) -> *mut c_void {
+    // SAFETY: the place is this thread's own.
+    unsafe { *libc::__errno_location() = errno };
+    null_mut()
+}
+
 /// The allocator of a program that has this heap.
 #[derive(Debug)]
 pub struct Allocator;
@@ -252,5 +299,33 @@ mod tests {
                 Allocator.dealloc(one.0, one.1);
             }
         }
+    }
+
+    #[test]
+    fn the_c_library_gets_what_its_functions_promise() {
+        // SAFETY: what is read was written or promised to be zero, and every block is given back once.
+        unsafe {
+            for align in [1, 8, 16, 64, 4096] {
+                let block = take(100, align);
+                assert!(!block.is_null() && block.addr().is_multiple_of(align.max(16)));
+                block.cast::<u8>().write_bytes(7, 100);
+                let larger = resize(block, 100_000).cast::<u8>();
+                assert!(std::slice::from_raw_parts(larger, 100).iter().all(|byte| *byte == 7));
+                give_back(larger.cast());
+                let zeroes = take_zeroes(100, 1000);
+                assert!(std::slice::from_raw_parts(zeroes.cast::<u8>(), 100_000).iter().all(|byte| *byte == 0));
+                give_back(zeroes);
+            }
+            for size in [0, 1] {
+                let block = resize(null_mut(), size);
+                assert!(!block.is_null());
+                give_back(block);
+            }
+            give_back(null_mut());
+        }
+        let refused = |block: *mut c_void| block.is_null().then(|| std::io::Error::last_os_error().raw_os_error());
+        assert_eq!(refused(take_zeroes(usize::MAX / 2, 3)), Some(Some(libc::ENOMEM)));
+        assert_eq!(refused(take(usize::MAX / 2, 1)), Some(Some(libc::ENOMEM)));
+        assert_eq!(refused(take(8, 24)), Some(Some(libc::EINVAL)));
     }
 }

@@ -9,6 +9,7 @@
 //! signals 32 to 34       refused by musl's functions               signals.rs makes the system calls itself
 //! abort after a clone    ends the parent: musl keeps thread ids    abort() below
 //! texts of errors        other words                               the usual ones below: callers match on some
+//! memory                 asked of the kernel for each kind         malloc below: all is in the one heap
 //! a script without #!    is not given to sh by execvp(3)           as with runc
 //! panics                 are not unwound and show no backtrace     release builds abort in any case
 //! ```
@@ -38,6 +39,33 @@ macro_rules! musl_bridge {
         #[unsafe(no_mangle)]
         extern "C" fn malloc_trim(_pad: usize) -> ::std::ffi::c_int {
             0
+        }
+
+        #[unsafe(no_mangle)]
+        extern "C" fn malloc(size: usize) -> *mut ::std::ffi::c_void {
+            $crate::heap::take(size, 1)
+        }
+
+        #[unsafe(no_mangle)]
+        extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut ::std::ffi::c_void {
+            $crate::heap::take(size, align)
+        }
+
+        #[unsafe(no_mangle)]
+        extern "C" fn calloc(count: usize, size: usize) -> *mut ::std::ffi::c_void {
+            $crate::heap::take_zeroes(count, size)
+        }
+
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn realloc(pointer: *mut ::std::ffi::c_void, size: usize) -> *mut ::std::ffi::c_void {
+            // SAFETY: as the caller of realloc(3) promises.
+            unsafe { $crate::heap::resize(pointer, size) }
+        }
+
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn free(pointer: *mut ::std::ffi::c_void) {
+            // SAFETY: as the caller of free(3) promises.
+            unsafe { $crate::heap::give_back(pointer) }
         }
 
         /// Calls what is to be called before `main`.
