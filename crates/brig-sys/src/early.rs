@@ -14,7 +14,8 @@
 //! linked with `-e brig_early_start`. See execveat(2), open_tree(2), mount_setattr(2), and proc_pid_exe(5).
 //!
 //! Nothing of the C library works yet, and no function of it may be called, memcpy(3) neither: it is all system calls and
-//! numbers.
+//! numbers. Its texts lie beside its code, in a page that is in memory already: each part of the program that the first of the two
+//! programs looks at is a page fault of its own.
 
 use crate::mounts::{Attributes, RDONLY};
 use core::arch::{asm, global_asm};
@@ -22,7 +23,11 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 // The stack pointer is all that the kernel gives: it points at argc, and argv, the environment and the auxiliary vector
 // follow. It is handed on to _start as it came.
+//
+// The words are those of a command line that put a process into a container. One that names a container so costs an exec, and
+// nothing else.
 global_asm!(
+    ".pushsection .text.brig_early_start, \"ax\", @progbits",
     ".globl brig_early_start",
     ".type brig_early_start, @function",
     "brig_early_start:",
@@ -36,15 +41,20 @@ global_asm!(
     "mov rdx, r12",
     "jmp _start",
     ".size brig_early_start, . - brig_early_start",
+    ".globl brig_early_self, brig_early_words",
+    ".hidden brig_early_self, brig_early_words",
+    "brig_early_self: .asciz \"/proc/self/exe\"",
+    "brig_early_words: .asciz \"run\", \"create\", \"exec\", \"restore\"",
+    ".byte 0", // the end of the list
+    ".popsection",
     go_on = sym go_on_protected,
 );
 
-/// The words of a command line that put a process into a container. One that names a container so costs an exec, and nothing
-/// else.
-static ENTERING: [&[u8]; 4] = [b"run", b"create", b"exec", b"restore"];
+unsafe extern "C" {
+    static brig_early_self: [u8; 15];
+    static brig_early_words: [u8; 25];
+}
 
-const SELF: &[u8; 15] = b"/proc/self/exe\0";
-const NOTHING: &[u8; 1] = b"\0";
 const AT_FDCWD: usize = (-100_isize).cast_unsigned();
 const AT_EMPTY_PATH: usize = 0x1000;
 const OPEN_TREE_CLONE: usize = 1;
@@ -87,11 +97,10 @@ unsafe extern "C" fn go_on_protected(stack: *const usize) {
         }
         let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
         // A negative number is an error.
-        let Ok(clone) = usize::try_from(call(libc::SYS_open_tree, [AT_FDCWD, SELF.as_ptr() as usize, flags, 0, 0]))
-        else {
+        let Ok(clone) = usize::try_from(call(libc::SYS_open_tree, [AT_FDCWD, own_path(), flags, 0, 0])) else {
             return;
         };
-        let nothing = NOTHING.as_ptr() as usize;
+        let nothing = own_path() + OWN_PATH;
         let readonly = Attributes { set: RDONLY, clear: 0, propagation: 0, userns_fd: 0 };
         let attributes = [&raw const readonly as usize, size_of::<Attributes>()];
         let set = call(libc::SYS_mount_setattr, [clone, nothing, AT_EMPTY_PATH, attributes[0], attributes[1]]);
@@ -102,41 +111,40 @@ unsafe extern "C" fn go_on_protected(stack: *const usize) {
     }
 }
 
+/// The length of the path of the program; what comes after it is the empty path.
+const OWN_PATH: usize = 14;
+
+/// Where the path of the program lies.
+fn own_path() -> usize {
+    &raw const brig_early_self as usize
+}
+
 /// Says whether one of the arguments is a word that enters.
 ///
 /// # Safety
 /// `arguments` is a list of C strings that ends with a null pointer.
 unsafe fn enters(mut arguments: *const *const u8) -> bool {
-    // SAFETY: by the above; every string is read to its end at most.
+    // SAFETY: by the above; every string is read to its end at most, and the list of words ends with an empty one.
     unsafe {
         while !arguments.read().is_null() {
-            let mut at = 0;
-            while at < ENTERING.len() {
-                if is(arguments.read(), ENTERING[at]) {
+            let mut word = (&raw const brig_early_words).cast::<u8>();
+            while word.read() != 0 {
+                let mut at = 0;
+                while word.add(at).read() != 0 && arguments.read().add(at).read() == word.add(at).read() {
+                    at += 1;
+                }
+                if word.add(at).read() == 0 && arguments.read().add(at).read() == 0 {
                     return true;
                 }
-                at += 1;
+                while word.read() != 0 {
+                    word = word.add(1);
+                }
+                word = word.add(1);
             }
             arguments = arguments.add(1);
         }
     }
     false
-}
-
-/// # Safety
-/// `argument` is a C string.
-unsafe fn is(argument: *const u8, word: &[u8]) -> bool {
-    let mut at = 0;
-    // SAFETY: no byte after the first that differs from the word's is read, and the word has no null.
-    unsafe {
-        while at < word.len() {
-            if argument.add(at).read() != word[at] {
-                return false;
-            }
-            at += 1;
-        }
-        argument.add(at).read() == 0
-    }
 }
 
 /// Says whether the program lies on a mount that nobody can write through.
@@ -145,7 +153,7 @@ fn on_readonly_mount() -> bool {
     let place = statistics.as_mut_ptr().cast::<u64>();
     // SAFETY: statfs(2) fills the whole of it when it returns 0, and it is read only then.
     unsafe {
-        call(libc::SYS_statfs, [SELF.as_ptr() as usize, place as usize, 0, 0, 0]) == 0
+        call(libc::SYS_statfs, [own_path(), place as usize, 0, 0, 0]) == 0
             && place.add(STATFS_FLAGS).read() & ST_RDONLY != 0
     }
 }
