@@ -34,6 +34,28 @@ macro_rules! program {
     };
 }
 
+/// Defines `main` of a program that does without the Rust library's part and without a heap: `$run` gets the arguments and returns
+/// the exit status.
+#[macro_export]
+macro_rules! bare_program {
+    ($run:path) => {
+        #[cfg(not(test))]
+        #[unsafe(no_mangle)]
+        extern "C" fn main(count: ::std::ffi::c_int, arguments: *const *const ::std::ffi::c_char) -> ::std::ffi::c_int {
+            let word = |at: usize| {
+                // SAFETY: there are as many C strings as the C library says, and they stay.
+                usize::try_from(count)
+                    .is_ok_and(|count| at < count)
+                    .then(|| unsafe { ::std::ffi::CStr::from_ptr(*arguments.add(at)) })
+            };
+            $run(word(1), word(2))
+        }
+
+        #[cfg(test)]
+        const _: fn(Option<&'static ::std::ffi::CStr>, Option<&'static ::std::ffi::CStr>) -> i32 = $run;
+    };
+}
+
 /// What the Rust library does before `main` and a program relies on.
 pub fn prepare() {
     let mut standard = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
