@@ -53,13 +53,10 @@ pub(crate) fn bear(init: &mut Init<'_>, place: Option<BorrowedFd<'_>>) -> Result
     Ok((child, ours))
 }
 
-/// Where nothing else runs, has the child set itself up on another processor than this process, which has its own part to do at the
-/// same time: schedulers that pack let the two take turns on one, a sixth slower. It holds until that part is done, and then
-/// [`crate::attributes`] gives all processors back. Where others run, to be held on a processor of theirs would cost milliseconds.
+/// Has the child set itself up on another processor than this process, which has its own part to do at the same time: schedulers
+/// that pack, as on a virtual machine whose idle processors sleep, let the two take turns on one, a sixth slower. It holds until
+/// that part is done; see [`rejoin`].
 fn part(child: &Child) {
-    if running().is_none_or(|count| count > 2) {
-        return;
-    }
     let Ok(mut processors) = schedule::affinity(0) else { return };
     let here = rustix::thread::sched_getcpu();
     if let Some(byte) = processors.get_mut(here / 8) {
@@ -68,6 +65,18 @@ fn part(child: &Child) {
     if processors.iter().any(|byte| *byte != 0) {
         let _ = schedule::set_affinity(child.pid, &processors);
     }
+}
+
+/// Brings the child here, where this process is about to wait, if there are others that it may have to take turns with where
+/// [`part`] sent it: that would cost milliseconds. [`crate::attributes`] gives it all processors afterwards.
+pub(crate) fn rejoin(pid: i32) {
+    if running().is_none_or(|count| count <= 2) {
+        return;
+    }
+    let here = rustix::thread::sched_getcpu();
+    let mut processors = vec![0; here / 8 + 1];
+    processors[here / 8] = 1 << (here % 8);
+    let _ = schedule::set_affinity(pid, &processors);
 }
 
 /// Says how many threads of the whole machine run or could run at this moment, this one among them; proc_loadavg(5).

@@ -236,6 +236,7 @@ pub fn begin(
             }
         }
         // What this process had to do at the same time is done: the other may come here too.
+        birth::rejoin(process.child()?.pid);
         init.program.attributes.apply_processors(process.child()?.pid, &mut init.program.warnings)
     };
     if let Err(error) = settle(&mut enclosed, &mut told) {
