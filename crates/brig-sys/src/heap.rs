@@ -236,9 +236,12 @@ mod tests {
         unsafe { libc::mincore(page.cast(), PAGE, &raw mut answer) == 0 && answer & 1 == 1 }
     }
 
-    /// One test, because there is one heap.
+    /// There is one heap.
+    static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
     #[test]
     fn what_is_in_use_stays_and_the_pages_of_the_rest_go() {
+        let _alone = ONE_AT_A_TIME.lock();
         let sizes = [1, 7, 4096, 24, 20_000, 3, 100, 300_000, 8];
         // SAFETY: every layout has a size, is freed once, and as it was asked for or grown to.
         unsafe {
@@ -303,6 +306,7 @@ mod tests {
 
     #[test]
     fn the_c_library_gets_what_its_functions_promise() {
+        let _alone = ONE_AT_A_TIME.lock();
         // SAFETY: what is read was written or promised to be zero, and every block is given back once.
         unsafe {
             for align in [1, 8, 16, 64, 4096] {
