@@ -193,18 +193,20 @@ fn timed(peer: &Peer) -> Result<Sample> {
         status = status.filter(|_| ended);
     }
     let returned = began.elapsed();
-    loop {
+    // To look takes time too, as long as a part of a start, which is not the command's: when it is found gone, it was so by the time
+    // the look began, or went during it.
+    let wall = loop {
+        let looked = began.elapsed();
         reap();
         // What ran before and ended meanwhile is no concern of this command.
         if children()?.is_subset(&baseline) && (peer.gone)() {
-            break;
+            break looked;
         }
         if began.elapsed() > LEFT_MAX {
             bail!("`{}` left something behind for {LEFT_MAX:?}: {}", peer.command.join(" "), text(&errors));
         }
         std::thread::sleep(Duration::from_micros(50));
-    }
-    let wall = began.elapsed();
+    };
     let cpu = cpu_of_children()?.saturating_sub(cpu);
     if status != Some(peer.status) {
         let command = peer.command.join(" ");
