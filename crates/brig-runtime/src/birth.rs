@@ -49,28 +49,27 @@ pub(crate) fn bear(init: &mut Init<'_>, place: Option<BorrowedFd<'_>>) -> Result
         let _ = rustix::process::waitid(WaitId::PidFd(bearer.pidfd.as_fd()), WaitIdOptions::EXITED);
         child = heard?;
     }
-    part(&child);
+    init.shares_processors = part(&child);
     Ok((child, ours))
 }
 
 /// Has the child set itself up on another processor than this process, which has its own part to do at the same time: schedulers
 /// that pack, as on a virtual machine whose idle processors sleep, let the two take turns on one, a sixth slower. It holds until
-/// that part is done; see [`rejoin`].
-fn part(child: &Child) {
-    let Ok(mut processors) = schedule::affinity(0) else { return };
+/// that part is done. Says whether others run, with whom it may have to take turns there; see [`rejoin`].
+fn part(child: &Child) -> bool {
+    let Ok(mut processors) = schedule::affinity(0) else { return false };
     let here = rustix::thread::sched_getcpu();
     if let Some(byte) = processors.get_mut(here / 8) {
         *byte &= !(1 << (here % 8));
     }
-    if processors.iter().any(|byte| *byte != 0) {
-        let _ = schedule::set_affinity(child.pid, &processors);
-    }
+    processors.iter().any(|byte| *byte != 0) && schedule::set_affinity(child.pid, &processors).is_ok() && others_run()
 }
 
-/// Brings the child here, where this process is about to wait, if there are others that it may have to take turns with where
-/// [`part`] sent it: that would cost milliseconds. [`crate::attributes`] gives it all processors afterwards.
+/// Brings the child here, where this process is about to wait, if others still run: to share a processor with them would cost
+/// milliseconds. [`crate::attributes`] gives it all processors afterwards. Who was there for a moment only, as the kernel's own
+/// threads are, is no reason: to be moved costs as much as they take.
 pub(crate) fn rejoin(pid: i32) {
-    if running().is_none_or(|count| count <= 2) {
+    if !others_run() {
         return;
     }
     let here = rustix::thread::sched_getcpu();
@@ -79,11 +78,14 @@ pub(crate) fn rejoin(pid: i32) {
     let _ = schedule::set_affinity(pid, &processors);
 }
 
-/// Says how many threads of the whole machine run or could run at this moment, this one among them; proc_loadavg(5).
-fn running() -> Option<u32> {
-    let text = file::read_if_there(Path::new("/proc/loadavg"))?;
-    let (running, _) = text.split(' ').nth(3)?.split_once('/')?;
-    running.parse().ok()
+/// Says whether more threads of the machine run, or could, than this one and the child's; proc_loadavg(5).
+fn others_run() -> bool {
+    let running = || -> Option<u32> {
+        let text = file::read_if_there(Path::new("/proc/loadavg"))?;
+        let (running, _) = text.split(' ').nth(3)?.split_once('/')?;
+        running.parse().ok()
+    };
+    running().is_some_and(|count| count > 2)
 }
 
 /// The bearer's life.

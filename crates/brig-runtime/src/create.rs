@@ -185,6 +185,7 @@ pub fn begin(
         pivot: request.pivot,
         bare,
         born_in_cgroup: false,
+        shares_processors: false,
     };
     if !userns {
         // Namespaces that are joined are open by now, and stay so.
@@ -236,7 +237,9 @@ pub fn begin(
             }
         }
         // What this process had to do at the same time is done: the other may come here too.
-        birth::rejoin(process.child()?.pid);
+        if init.shares_processors {
+            birth::rejoin(process.child()?.pid);
+        }
         init.program.attributes.apply_processors(process.child()?.pid, &mut init.program.warnings)
     };
     if let Err(error) = settle(&mut enclosed, &mut told) {

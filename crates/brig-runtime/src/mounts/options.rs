@@ -147,13 +147,7 @@ impl Options {
         if self.recursive {
             set_attributes(mount, &Attributes { propagation, ..Attributes::default() }, recursive)?;
         }
-        let mut attributes = self.attributes;
-        if self.named {
-            attributes.clear |= BESIDE_TIME & !attributes.set;
-        }
-        if self.time_named {
-            attributes.clear |= attribute::ATIME | (attribute::NODIRATIME & !attributes.set);
-        }
+        let mut attributes = self.of_bind();
         if locked {
             attributes = self.keep_locked(attributes, mount)?;
         }
@@ -167,6 +161,26 @@ impl Options {
             }
         }
         Ok(())
+    }
+
+    /// The same for a mount and all single binds below it at once.
+    pub fn apply_to_all(&self, top: BorrowedFd<'_>) -> std::io::Result<()> {
+        let (propagation, _) = self.propagation.unwrap_or((MS_PRIVATE, true));
+        set_attributes(top, &Attributes { propagation, ..self.of_bind() }, true)?;
+        let recursive = &self.recursive_attributes;
+        if recursive.set != 0 || recursive.clear != 0 { set_attributes(top, recursive, true) } else { Ok(()) }
+    }
+
+    /// The attributes of a bind, with those that it does not keep of its source.
+    fn of_bind(&self) -> Attributes {
+        let mut attributes = self.attributes;
+        if self.named {
+            attributes.clear |= BESIDE_TIME & !attributes.set;
+        }
+        if self.time_named {
+            attributes.clear |= attribute::ATIME | (attribute::NODIRATIME & !attributes.set);
+        }
+        attributes
     }
 }
 

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! a cgroup namespace of its own   each hierarchy is mounted anew, and shows the container's group as its root
-//! the machine's                   each of the container's groups is bound
+//! the machine's                   each of the container's groups is bound, and all of them get their attributes in one call
 //! ```
 
 use super::empty_directory;
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::mounts::{self, Options, attach, clone_at, new_file_system};
 use brig_sys::mounts::{Attributes, RDONLY, set_attributes};
-use rustix::fs::Mode;
+use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -34,6 +34,9 @@ pub(super) fn mount(target: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool
     let base = new_file_system("tmpfs", SOURCE, &of_base(options))?;
     attach(base.as_fd(), target)?;
     mounts::from_within(base.as_fd(), || fill(base.as_fd(), cgroup, own_namespace, options))?;
+    if !own_namespace {
+        return options.apply_to_all(base.as_fd());
+    }
     if options.attributes.set & RDONLY != 0 {
         set_attributes(base.as_fd(), &Attributes { set: RDONLY, ..Attributes::default() }, false)?;
     }
@@ -43,19 +46,22 @@ pub(super) fn mount(target: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool
 /// Mounts each v1 hierarchy in the tmpfs `base`, which is the working directory.
 fn fill(base: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool, options: &Options) -> io::Result<()> {
     for (hierarchy, directory) in cgroup.layout().hierarchies.iter().zip(cgroup.directories()) {
-        let clone = if own_namespace { None } else { bound(&directory, options)? };
-        if !own_namespace && clone.is_none() {
-            continue;
-        }
         // Nobody else has seen the tmpfs yet: what is made in it stays what it is.
         let name = hierarchy.mount.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         rustix::fs::mkdirat(base, name, Mode::from_raw_mode(0o755))?;
-        if let Some(clone) = clone {
-            mounts::attach_at(clone.as_fd(), base, name)?;
-        } else {
+        if own_namespace {
             let (kind, options) = of_hierarchy(hierarchy, options);
             if !mounts::mount_at(name, kind, SOURCE, &options) {
                 mounts::attach_at(new_file_system(kind, SOURCE, &options)?.as_fd(), base, name)?;
+            }
+        } else {
+            match rustix::mount::mount_bind(&directory, name) {
+                // A user's container may not have this one.
+                Err(Errno::NOENT) => {
+                    rustix::fs::unlinkat(base, name, AtFlags::REMOVEDIR)?;
+                    continue;
+                }
+                bound => bound?,
             }
         }
         if hierarchy.controllers.len() > 1 {
