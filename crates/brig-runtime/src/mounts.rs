@@ -18,7 +18,7 @@ use crate::error::{Context, Error};
 use crate::selinux;
 use brig_spec::runtime::{LinuxIdMapping, Mount as Specified};
 use brig_sys::mounts::{Attributes, IDMAP, set_attributes};
-pub(crate) use direct::{from_within, mount_at, mount_onto};
+pub(crate) use direct::{Home, mount_at, mount_onto};
 pub(crate) use elsewhere::clone_within;
 pub use options::NO_SYMLINKS;
 pub(crate) use options::Options;

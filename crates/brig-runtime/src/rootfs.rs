@@ -80,7 +80,7 @@ pub(crate) fn mount_all(
     mut show_cgroups: impl FnMut(&Path, &Options) -> Result<(), Error>,
     show: impl Fn(usize, BorrowedFd<'_>) -> Result<(), Error>,
 ) -> Result<Found, Error> {
-    let mut found = Found::default();
+    let (mut found, mut home) = (Found::default(), mounts::Home::default());
     for (at, mount) in mounts.iter_mut().enumerate() {
         let destination = mount.destination.clone();
         let step = || format!("mount on {}", destination.display());
@@ -112,11 +112,12 @@ pub(crate) fn mount_all(
             }
             Source::New { kind, source } => {
                 let step = || format!("mount {kind} on {}", destination.display());
-                let (target, new) = directory_for(root, kind, &destination).step(step)?;
+                let likely_new = found.new_dev && destination.parent() == Some(Path::new("/dev"));
+                let (target, new) = directory_for(root, kind, &destination, likely_new).step(step)?;
                 check_not_in_proc(target.as_fd(), &destination).step(step)?;
                 set_mode(kind, &mut mount.options, target.as_fd(), new).step(step)?;
                 let is_held = kind == "proc" || kind == "devpts" && with_terminal || mount.options.copy_up;
-                if !is_held && mounts::mount_onto(kind, source, &mount.options, target.as_fd()) {
+                if !is_held && mounts::mount_onto(&mut home, kind, source, &mount.options, target.as_fd()) {
                     continue;
                 }
                 let (fd, readonly) = new_mount(kind, source, &mount.options).step(step)?;
@@ -197,8 +198,11 @@ fn attach_bind(root: &Root, bind: BorrowedFd<'_>, destination: &Path) -> io::Res
 }
 
 /// Finds or makes the directory for a new file system, and says whether it is new. proc and sysfs are what masks and settings
-/// rely on: an image's link must not lead them elsewhere.
-fn directory_for(root: &Root, kind: &str, destination: &Path) -> io::Result<(OwnedFd, bool)> {
+/// rely on: an image's link must not lead them elsewhere. `likely_new` spares one look for it.
+fn directory_for(root: &Root, kind: &str, destination: &Path, likely_new: bool) -> io::Result<(OwnedFd, bool)> {
+    if likely_new && let Some(new) = root.make_new(destination, Mode::from_raw_mode(0o755)) {
+        return Ok((new, true));
+    }
     let mut flags = OFlags::PATH | OFlags::DIRECTORY;
     if matches!(kind, "proc" | "sysfs") {
         flags |= OFlags::NOFOLLOW;

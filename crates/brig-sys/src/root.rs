@@ -72,14 +72,19 @@ impl Root {
         self.make_missing(path, mode)
     }
 
+    /// Makes a directory where there is nothing yet, not a link either, and what leads to it is there. None: it is otherwise.
+    pub fn make_new(&self, path: &Path, mode: Mode) -> Option<OwnedFd> {
+        let (parent, name) = self.parent_of(path).ok()?;
+        rustix::fs::mkdirat(&parent, name, mode).ok()?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&parent, name, flags, Mode::empty()).ok()
+    }
+
     /// The same for a directory of which it is known that it is not there.
     pub fn make_missing(&self, path: &Path, mode: Mode) -> Result<OwnedFd> {
         // Most often the last component alone is missing, and no link is in its place.
-        if let Ok((parent, name)) = self.parent_of(path)
-            && rustix::fs::mkdirat(&parent, name, mode).is_ok()
-        {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            return Ok(rustix::fs::openat(&parent, name, flags, Mode::empty())?);
+        if let Some(new) = self.make_new(path, mode) {
+            return Ok(new);
         }
         let path = self.readable(path)?;
         let mut reached = PathBuf::new();

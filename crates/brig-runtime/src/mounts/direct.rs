@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// The file systems that are mounted in this way: whose options name no file, which would be looked for from another directory.
 const KINDS: [&str; 6] = ["tmpfs", "devpts", "mqueue", "sysfs", "cgroup", "cgroup2"];
@@ -20,20 +20,29 @@ const DATA_MAX: usize = 4095;
 
 /// Mounts a new file system onto a directory. False says that nothing was mounted: it takes the long way to do that, or to
 /// learn what is wrong.
-pub(crate) fn mount_onto(kind: &str, source: &str, options: &Options, target: BorrowedFd<'_>) -> bool {
+pub(crate) fn mount_onto(home: &mut Home, kind: &str, source: &str, options: &Options, target: BorrowedFd<'_>) -> bool {
     // Read-only would be the file system and not the mount, for whoever else mounts the same.
     options.attributes.set & RDONLY == 0
-        && from_within(target, || Ok(mount_at(".", kind, source, options))).unwrap_or_default()
+        && home.leave_for(target, || Ok(mount_at(".", kind, source, options))).unwrap_or_default()
 }
 
-/// Does something with a directory as the working directory, and returns to the present one: later mounts look from there for
-/// what their options name.
-pub(crate) fn from_within<T>(directory: BorrowedFd<'_>, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let home = rustix::fs::open(".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::process::fchdir(directory)?;
-    let result = work();
-    rustix::process::fchdir(&home)?;
-    result
+/// The working directory, to which every mount returns: later ones look from there for what their options name.
+#[derive(Debug, Default)]
+pub(crate) struct Home(Option<OwnedFd>);
+
+impl Home {
+    /// Does something with another directory as the working directory.
+    pub fn leave_for<T>(&mut self, directory: BorrowedFd<'_>, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let home = match self.0.take() {
+            Some(home) => home,
+            None => rustix::fs::open(".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?,
+        };
+        rustix::process::fchdir(directory)?;
+        let result = work();
+        rustix::process::fchdir(&home)?;
+        self.0 = Some(home);
+        result
+    }
 }
 
 /// Mounts a new file system onto the entry `name` of the working directory; the same else.

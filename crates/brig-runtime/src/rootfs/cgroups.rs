@@ -33,7 +33,7 @@ pub(super) fn mount(target: BorrowedFd<'_>, cgroup: &Cgroup, own_namespace: bool
     }
     let base = new_file_system("tmpfs", SOURCE, &of_base(options))?;
     attach(base.as_fd(), target)?;
-    mounts::from_within(base.as_fd(), || fill(base.as_fd(), cgroup, own_namespace, options))?;
+    mounts::Home::default().leave_for(base.as_fd(), || fill(base.as_fd(), cgroup, own_namespace, options))?;
     if !own_namespace {
         return options.apply_to_all(base.as_fd());
     }
