@@ -128,15 +128,15 @@ unsafe fn enters(mut arguments: *const *const u8) -> bool {
     unsafe {
         while !arguments.read().is_null() {
             let mut word = (&raw const brig_early_words).cast::<u8>();
-            while word.read() != 0 {
-                let mut at = 0;
-                while word.add(at).read() != 0 && arguments.read().add(at).read() == word.add(at).read() {
-                    at += 1;
+            while at(word, 0) != 0 {
+                let mut same = 0;
+                while at(word, same) != 0 && at(arguments.read(), same) == at(word, same) {
+                    same += 1;
                 }
-                if word.add(at).read() == 0 && arguments.read().add(at).read() == 0 {
+                if at(word, same) == 0 && at(arguments.read(), same) == 0 {
                     return true;
                 }
-                while word.read() != 0 {
+                while at(word, 0) != 0 {
                     word = word.add(1);
                 }
                 word = word.add(1);
@@ -145,6 +145,15 @@ unsafe fn enters(mut arguments: *const *const u8) -> bool {
         }
     }
     false
+}
+
+/// A byte of a string. The compiler takes a loop of plain reads for a strlen(3), and calls it.
+///
+/// # Safety
+/// The string has so many bytes.
+unsafe fn at(string: *const u8, index: usize) -> u8 {
+    // SAFETY: as the caller promises.
+    unsafe { string.add(index).read_volatile() }
 }
 
 /// Says whether the program lies on a mount that nobody can write through.

@@ -101,15 +101,6 @@ impl Heap {
     }
 }
 
-/// Whether the program is about to end, and nothing is given back any more.
-static ENDING: AtomicBool = AtomicBool::new(false);
-
-/// Has the heap keep from now on what it is given back, for a program that is about to end: the kernel takes all of it at once then,
-/// and what was free would first be copied, page by page, if a child of a clone has or had it too.
-pub fn keep_all() {
-    ENDING.store(true, Ordering::Relaxed);
-}
-
 /// Gives the kernel the pages back that nothing is in.
 pub fn release() {
     HEAP.with(|heap| {
@@ -219,10 +210,8 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        if !ENDING.load(Ordering::Relaxed) {
-            // SAFETY: as the caller promises.
-            HEAP.with(|heap| unsafe { heap.free(pointer, layout.size(), layout.align()) });
-        }
+        // SAFETY: as the caller promises.
+        HEAP.with(|heap| unsafe { heap.free(pointer, layout.size(), layout.align()) });
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {

@@ -48,7 +48,6 @@ fn run(global: &Global, parsed: &Parsed) -> Result<u8, Failure> {
     let foreground = Foreground::begin()?;
     let made = make::make(global, id, &options, Start::Now).map_err(during)?;
     let status = foreground.attend(&made.child, made.console);
-    brig_sys::heap::keep_all();
     if !parsed.has("keep") {
         teardown::tear_down(global, &made.container, Some(&made.spec))?;
     }
