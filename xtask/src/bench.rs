@@ -9,8 +9,8 @@
 //! The clock of a timed command stops when nothing of it is left: its process and all that it started have ended and
 //! were reaped here (this process is their subreaper), its record, directory and interfaces are gone. It is looked for again
 //! and again, and the look that finds nothing counts from when it began. Their CPU time is what the kernel accounted to all of
-//! them together. Every exit status and output is checked. A peer that is not there
-//! is named as missing. Figures are medians; the least value stands beside them.
+//! them together. Every exit status and output is checked. A peer that is not there is named as missing. Figures are medians;
+//! the least value stands beside them.
 
 mod archives;
 mod cache;
