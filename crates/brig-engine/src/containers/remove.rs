@@ -144,6 +144,13 @@ mod tests {
     use crate::containers::{Source, create};
     use crate::disk::tests::Scratch;
 
+    fn place() -> (Scratch, Config) {
+        let dir = Scratch::new();
+        let config = Config::new(dir.0.join("root"), dir.0.join("run"));
+        disk::make_directory(&config.root).unwrap();
+        (dir, config)
+    }
+
     fn make(config: &Config, name: &str) -> Record {
         let anonymous = MountKind::Volume { name: None, no_copy: false, subpath: None };
         let container = ContainerConfig {
@@ -159,9 +166,7 @@ mod tests {
 
     #[test]
     fn a_removed_container_leaves_nothing() {
-        let dir = Scratch::new();
-        let config = Config::new(dir.0.join("root"), dir.0.join("run"));
-        disk::make_directory(&config.root).unwrap();
+        let (_dir, config) = place();
         make(&config, "one");
         let two = make(&config, "two");
         remove(&config, "one", false, true).unwrap();
@@ -175,9 +180,7 @@ mod tests {
 
     #[test]
     fn a_container_whose_remover_was_killed_is_found_by_its_name() {
-        let dir = Scratch::new();
-        let config = Config::new(dir.0.join("root"), dir.0.join("run"));
-        disk::make_directory(&config.root).unwrap();
+        let (_dir, config) = place();
         let one = make(&config, "one");
         std::fs::remove_file(config.names_dir().join("one")).unwrap();
         assert_eq!(remove(&config, "other", true, true).unwrap_err().kind, Kind::NotFound);
@@ -193,9 +196,7 @@ mod tests {
 
     #[test]
     fn an_unreadable_container_goes_only_by_force() {
-        let dir = Scratch::new();
-        let config = Config::new(dir.0.join("root"), dir.0.join("run"));
-        disk::make_directory(&config.root).unwrap();
+        let (_dir, config) = place();
         let record = make(&config, "one");
         std::fs::write(record.dir(&config).join(record::FILE), "garbage").unwrap();
         assert_eq!(remove(&config, "one", false, false).unwrap_err().kind, Kind::Internal);
