@@ -22,9 +22,8 @@ use rustix::io::Errno;
 /// How many processors and memory nodes can be named.
 const MOST: usize = 1024;
 
-/// As many bytes of a set as the largest machine needs: whatever is not there or not the cgroup's, the kernel takes out, and lets
-/// in when it comes.
-static ALL: [u8; 8192] = [0xff; 8192];
+/// Every processor: whatever is not there or not the cgroup's, the kernel takes out, and lets in when it comes.
+static ALL: [u8; schedule::SET] = [0xff; schedule::SET];
 
 const POLICIES: [(&str, u32); 7] = [
     ("SCHED_OTHER", 0),

@@ -20,8 +20,9 @@ use rustix::process::{WaitId, WaitIdOptions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// Makes the process, in the cgroup v2 directory `place` if one is given, and returns it with the channel to it.
-pub(crate) fn bear(init: &mut Init<'_>, place: Option<BorrowedFd<'_>>) -> Result<(Child, Channel), Error> {
+/// Makes the process, in the cgroup v2 directory `place` if one is given, and returns it with the channel to it; the third
+/// value says whether [`rejoin`] is to be called when this process has done its own part.
+pub(crate) fn bear(init: &mut Init<'_>, place: Option<BorrowedFd<'_>>) -> Result<(Child, Channel, bool), Error> {
     let (ours, theirs) = protocol::pair()?;
     let bearer = init.settings.namespaces.needs_bearer();
     // A bearer enters it itself: born inside, it would know its child by another pid than this process does.
@@ -49,8 +50,8 @@ pub(crate) fn bear(init: &mut Init<'_>, place: Option<BorrowedFd<'_>>) -> Result
         let _ = rustix::process::waitid(WaitId::PidFd(bearer.pidfd.as_fd()), WaitIdOptions::EXITED);
         child = heard?;
     }
-    init.shares_processors = part(&child);
-    Ok((child, ours))
+    let shares = part(&child);
+    Ok((child, ours, shares))
 }
 
 /// Has the child set itself up on another processor than this process, which has its own part to do at the same time: schedulers

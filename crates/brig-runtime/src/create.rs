@@ -185,7 +185,6 @@ pub fn begin(
         pivot: request.pivot,
         bare,
         born_in_cgroup: false,
-        shares_processors: false,
     };
     if !userns {
         // Namespaces that are joined are open by now, and stay so.
@@ -201,7 +200,7 @@ pub fn begin(
         birthplace = request.cgroup.birthplace()?;
     }
     init.born_in_cgroup = birthplace.is_some();
-    let (child, channel) = match birth::bear(&mut init, birthplace.as_ref().map(AsFd::as_fd)) {
+    let (child, channel, shares) = match birth::bear(&mut init, birthplace.as_ref().map(AsFd::as_fd)) {
         Ok(born) => born,
         Err(error) => {
             // A cgroup that was made for a birth is of no use without one.
@@ -237,7 +236,7 @@ pub fn begin(
             }
         }
         // What this process had to do at the same time is done: the other may come here too.
-        if init.shares_processors {
+        if shares {
             birth::rejoin(process.child()?.pid);
         }
         init.program.attributes.apply_processors(process.child()?.pid, &mut init.program.warnings)

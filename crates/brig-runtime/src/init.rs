@@ -50,8 +50,6 @@ pub(crate) struct Init<'a> {
     pub bare: bool,
     /// Whether the child was born in its cgroup, so that nothing is to be waited for.
     pub born_in_cgroup: bool,
-    /// Whether others run where the child was sent.
-    pub shares_processors: bool,
 }
 
 impl Init<'_> {

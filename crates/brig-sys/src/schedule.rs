@@ -64,9 +64,12 @@ pub fn set_affinity(pid: i32, processors: &[u8]) -> Result<()> {
     check(done).map(drop)
 }
 
+/// The bytes of a set that holds any processor: Linux can be built for 8,192.
+pub const SET: usize = 1024;
+
 /// Returns the processors on which the process `pid`, 0 for this one, may run; sched_getaffinity(2).
 pub fn affinity(pid: i32) -> Result<Vec<u8>> {
-    let mut processors = vec![0; 1024];
+    let mut processors = vec![0; SET];
     // SAFETY: the call writes at most as many bytes as it is told, which the vector has.
     let length = unsafe { libc::syscall(libc::SYS_sched_getaffinity, pid, processors.len(), processors.as_mut_ptr()) };
     processors.truncate(usize::try_from(check(length)?).unwrap_or(0));
